@@ -1,0 +1,153 @@
+"""The board: shared memory in which processes tell each other numbers.
+
+One anonymous mapping, made by the master before its first fork and inherited by every child. It holds named
+*tables*; a table has named columns and a fixed number of rows; a cell is one signed 64-bit integer.
+**Every cell has exactly one writer**, so there are no locks, and a reader sees either the old or the new value
+(an aligned 8-byte store is atomic on the machines we run on):
+
+| table                    | a row is                  | written by     |
+|--------------------------|---------------------------|----------------|
+| `master`                 | the master (1 row)        | master         |
+| `children`               | one child process         | master         |
+| `adoptions`              | a seat                    | master         |
+| `workers`                | a worker's own report     | that worker    |
+| `route NAME`             | a worker's counters       | that worker    |
+| `backend ROUTE BACKEND`  | a worker's counters       | that worker    |
+| `verdict ROUTE BACKEND`  | the supervisor's verdict  | supervisor     |
+
+A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
+side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
+counters (`_total` and the like) go on from where the last holder left them, so sums never go down; the master sets the gauges of a
+reaped row to zero. Tables are found by name, so a reload keeps the cells of everything it keeps.
+"""
+
+import mmap
+from collections.abc import Iterable
+
+from puerta.errors import BoardFull
+
+ROWS = 256
+"""Workers alive at one time, those that still drain included."""
+
+SIZE = 64 << 20
+"""Bytes of address space; pages that nobody touched cost nothing."""
+
+MASTER = ("pid", "generation", "state", "started_ns", "seats", "reload_ok", "reloaded_s")
+CHILDREN = ("pid", "role", "seat", "row", "generation", "state", "restarts", "since_ns")
+ADOPTIONS = ("row_plus_one", "restarts")
+WORKERS = ("beat_ns", "ready", "state", "connections", "store_up", "store_latency_us", "loop_lag_us", "health_age_ms")
+VERDICT = ("state", "ok", "latency_us", "checked_ns", "downs", "since_ns", "weight_milli")
+
+CLOSE_REASONS = (
+    "client_closed", "backend_closed", "client_reset", "backend_reset", "idle_timeout", "handshake_timeout",
+    "connect_failed", "no_backend", "protocol_error", "limit", "backend_down", "moved", "drained", "killed", "stopped",
+    "output_limit", "internal_error",
+)  # fmt: skip
+"""Why a client connection ended: the access log's and the metrics' fixed list."""
+
+FOUND = ("hit", "claimed", "moved", "hash", "none")
+"""How a client's backend was found: in the worker's LRU, claimed in the store, moved there, by the hash alone, no affinity."""
+
+ROUTE = (
+    "connections", "connections_total", "bytes_in", "bytes_out", "commands_total", "buffered_bytes",
+    *("closed_" + reason for reason in CLOSE_REASONS),
+    *("found_" + found for found in FOUND),
+)  # fmt: skip
+BACKEND = ("connections", "connections_total", "connect_failures", "connect_us")
+
+GAUGES = frozenset({"connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns"})
+"""Columns that describe the present: zeroed when their row's process is gone."""
+
+BACKEND_STATES = ("starting", "up", "down", "drain", "maint")
+"""A verdict's `state` cell is an index into this list; `starting` is "not yet checked"."""
+
+CHILD_STATES = ("none", "starting", "up", "draining", "backoff", "broken", "hung")
+ROLES = ("none", "worker", "supervisor", "store")
+MASTER_STATES = ("booting", "running", "draining", "stopping")
+
+
+class Table:
+    """Named columns of 64-bit cells. `cells[table.base + row * table.width + table.column[name]]` is the fast way in."""
+
+    __slots__ = ("base", "cells", "column", "columns", "rows", "width")
+
+    def __init__(self, cells: "memoryview[int]", base: int, columns: tuple[str, ...], rows: int) -> None:
+        self.cells, self.base, self.columns, self.rows = cells, base, columns, rows
+        self.width = len(columns)
+        self.column = {name: index for index, name in enumerate(columns)}
+
+    def index(self, row: int, name: str) -> int:
+        """The position of a cell in `cells`, for those who read or write it often."""
+        return self.base + row * self.width + self.column[name]
+
+    def get(self, row: int, name: str) -> int:
+        return self.cells[self.index(row, name)]
+
+    def set(self, row: int, name: str, value: int) -> None:
+        self.cells[self.index(row, name)] = value
+
+    def add(self, row: int, name: str, amount: int = 1) -> None:
+        self.cells[self.index(row, name)] += amount
+
+    def sum(self, name: str) -> int:
+        """A column's total over all rows: what every worker, alive or gone, counted."""
+        first = self.base + self.column[name]
+        return sum(self.cells[first : first + self.rows * self.width : self.width])
+
+    def row(self, row: int) -> dict[str, int]:
+        first = self.base + row * self.width
+        return dict(zip(self.columns, self.cells[first : first + self.width], strict=True))
+
+    def clear(self, row: int, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self.column:
+                self.set(row, name, 0)
+
+
+class Board:
+    """The shared mapping and the directory of its tables. Only the master adds tables, and only before a fork."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self.memory = mmap.mmap(-1, size)  # MAP_SHARED | MAP_ANONYMOUS: the same pages in every child
+        self.cells = memoryview(self.memory).cast("q")
+        self.tables: dict[str, Table] = {}
+        self.used = 0
+        self.master = self.table("master", MASTER, 1)
+        self.children = self.table("children", CHILDREN, ROWS)
+        self.adoptions = self.table("adoptions", ADOPTIONS, ROWS)
+        self.workers = self.table("workers", WORKERS, ROWS)
+
+    def table(self, name: str, columns: tuple[str, ...], rows: int) -> Table:
+        """The table called `name`, made if it is new. Raises BoardFull when the mapping has no room for it."""
+        known = self.tables.get(name)
+        if known is not None:
+            return known
+        need = len(columns) * rows
+        if self.used + need > len(self.cells):
+            raise BoardFull(f"the board has no room for {name}: restart instead of reloading")
+        made = self.tables[name] = Table(self.cells, self.used, columns, rows)
+        self.used += need
+        return made
+
+    def route(self, route: str) -> Table:
+        return self.table(f"route {route}", ROUTE, ROWS)
+
+    def backend(self, route: str, backend: str) -> Table:
+        return self.table(f"backend {route} {backend}", BACKEND, ROWS)
+
+    def verdict(self, route: str, backend: str) -> Table:
+        return self.table(f"verdict {route} {backend}", VERDICT, 1)
+
+    def lay_out(self, routes: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """Make the tables of every route and its backends, so that children inherit a directory with all of them."""
+        for route, backends in routes:
+            self.route(route)
+            for backend in backends:
+                self.backend(route, backend)
+                self.verdict(route, backend)
+
+    def release(self, row: int) -> None:
+        """The process that held this row is gone: its gauges describe nothing any more. Master only."""
+        for name, table in self.tables.items():
+            if name == "workers" or name.startswith(("route ", "backend ")):
+                table.clear(row, GAUGES)

@@ -1,0 +1,81 @@
+"""What the values of a config must be together: the rules that no single key can tell."""
+
+from typing import Any
+
+from puerta.config.schema import Address, TcpRoute
+from puerta.config.source import Problems
+from puerta.config.walk import Section, Value
+
+
+def check(config: Section, problems: Problems) -> None:
+    """Note every breach. Keys that had a problem of their own are not there and are not looked at."""
+    _names(config, problems)
+    _listens(config, problems)
+    for route in config.items("routes"):
+        if issubclass(route.type, TcpRoute):
+            _backends(route, problems)
+            _affinity(route, problems)
+
+
+def _names(config: Section, problems: Problems) -> None:
+    named = [route.values["name"] for route in config.items("routes") if "name" in route.values]
+    _unique(named, "is the name of", "give each route a name of its own", problems)
+
+
+def _listens(config: Section, problems: Problems) -> None:
+    values = [listen for route in config.items("routes") for listen in route.items("listen")]
+    admin = config.values.get("admin")
+    if isinstance(admin, Section):
+        if admin.get("listen") is not None:
+            values.append(admin.values["listen"])
+        if admin.get("socket") is not None:
+            socket = admin.values["socket"]
+            values.append(Value(Address("", 0, socket.value), socket.path, socket.place))
+    _unique(values, "is the address of", "give each an address of its own", problems)
+
+
+def _unique(values: list[Any], verb: str, advice: str, problems: Problems) -> None:
+    """Each of `values` once; a later one is told where the first is."""
+    seen: dict[Any, Value] = {}
+    for value in sorted(values, key=lambda value: value.place):
+        first = seen.setdefault(value.value, value)
+        if first is not value:
+            what = f"{value.value} {verb} {first.path} too, on line {first.place[0]} ({advice})"
+            problems.add(value.place, value.path, what)
+
+
+def _backends(route: Section, problems: Problems) -> None:
+    backends = route.items("backends")
+    addresses = [backend.values["address"] for backend in backends if "address" in backend.values]
+    _unique(addresses, "is the address of", "list each backend once, and give it a weight", problems)
+    listens = {listen.value for listen in route.items("listen")}
+    for address in addresses:
+        if address.value in listens:
+            what = f"{address.value} is this route's own listen address: it would connect to itself (name the server)"
+            problems.add(address.place, address.path, what)
+    if backends and all(backend.get("weight") == 0 for backend in backends):
+        path = f"{route.path}.backends"
+        problems.add(route.place_of("backends"), path, "every weight is 0: no new client is served (raise one)")
+
+
+def _affinity(route: Section, problems: Problems) -> None:
+    affinity = route.values.get("affinity")
+    if not isinstance(affinity, Section):
+        return
+    by, pattern = affinity.get("by"), affinity.get("session_pattern")
+
+    def add(key: str, what: str) -> None:
+        problems.add(affinity.place_of(key), f"{affinity.path}.{key}", what)
+
+    if route.get("mode") == "tcp":
+        # hybrid is fine: the identity that a trusted PROXY header gives, else the address
+        if by in ("fingerprint", "session"):
+            add(
+                "by", f"{by} needs the client's first message, and mode tcp looks at no bytes (write address or hybrid)"
+            )
+        if pattern is not None:
+            add("session_pattern", "mode tcp looks at no bytes, so no application name is known (remove it)")
+    elif by == "session" and pattern is None and "session_pattern" in affinity.values:
+        add("by", "session needs affinity.session_pattern (add it, or write hybrid)")
+    elif by == "none" and pattern is not None:
+        add("session_pattern", "has no use when affinity.by is none (remove it, or write by: session)")

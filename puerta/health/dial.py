@@ -1,0 +1,63 @@
+"""What every kind of check needs: its result, a bounded connect, and errors in few words."""
+
+import re
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+from puerta.config.schema import Address
+
+PROXY_LOCAL = {
+    "v1": b"PROXY UNKNOWN\r\n",
+    "v2": b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+}
+"""The header of a connection that the proxy makes on its own behalf (PROXY protocol specification, 2.1 UNKNOWN and
+2.2 LOCAL): a backend that demands a header must get one from a check as well."""
+
+ERROR_LENGTH = 200
+ERRNO = re.compile(r"^\[Errno -?\d+\] ")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one check found. `latency` is in seconds; `warnings` are about a backend that works but is set up oddly."""
+
+    ok: bool
+    drain: bool = False
+    latency: float = 0.0
+    error: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Check(Protocol):
+    """Asks one backend. Used by one thread at a time; `close` lets go of what it keeps between two checks."""
+
+    def check(self) -> Result: ...
+
+    def close(self) -> None: ...
+
+
+def connect(address: Address, timeout: float) -> socket.socket:
+    """A connected stream socket whose every call is bound by `timeout` seconds. Raises OSError."""
+    if not address.path:
+        return socket.create_connection((address.host, address.port), timeout)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(timeout)
+        made.connect(address.path)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def words(error: BaseException, address: Address | None = None) -> str:
+    """An error as one short phrase: no errno, no address (the reader knows it), no list of configured timeouts."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    text = str(error).partition(" (configured timeouts")[0].strip()
+    if address is not None:
+        text = text.removeprefix(f"{address.path or address}: ")
+    return ERRNO.sub("", text)[:ERROR_LENGTH] or type(error).__name__

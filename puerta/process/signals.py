@@ -1,0 +1,99 @@
+"""The signals the master takes, once: number, what it does, and the words of docs/signals.md.
+
+There are no handlers. The signals are blocked and the loop takes them one at a time with sigtimedwait, so nothing ever
+runs between two lines of the master. Two equal signals that wait are one, SIGCHLD too: the loop reaps all it finds.
+"""
+
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """`action` names the method of Master that is called; `master` and `child` say what it means to each of them."""
+
+    number: signal.Signals
+    action: str
+    master: str
+    child: str
+
+    @property
+    def name(self) -> str:
+        return self.number.name.removeprefix("SIG")
+
+
+_IGNORED = "ignored: the master decides"
+
+SIGNALS = (
+    Signal(
+        signal.SIGTERM,
+        "drain",
+        "Drain: workers finish what they have for `stop_timeout`, the admin interface stays until they are gone, the "
+        "embedded store stops last. A second TERM: now.",
+        "drain, then exit",
+    ),
+    Signal(signal.SIGINT, "stop", "Stop now.", "ignored: a terminal's ^C goes to all, and the master decides"),
+    Signal(signal.SIGQUIT, "stop", "Stop now.", "exit now"),
+    Signal(
+        signal.SIGHUP,
+        "reload",
+        "Reload the configuration: a bad one is refused and logged, a good one starts a new generation, seat by seat.",
+        _IGNORED,
+    ),
+    Signal(signal.SIGUSR1, "reopen", "Reopen the log file; passed on to the children.", "reopen the log file"),
+    Signal(signal.SIGUSR2, "upgrade", "Upgrade: not available in this version, logged and refused.", _IGNORED),
+    Signal(signal.SIGTTIN, "add_worker", "One worker more (128 at most).", _IGNORED),
+    Signal(
+        signal.SIGTTOU, "remove_worker", "One worker less (1 at least); another worker adopts its seat.", _IGNORED
+    ),
+    Signal(
+        signal.SIGWINCH,
+        "retire_workers",
+        "As a daemon: retire all workers but keep the master and its listeners; HUP brings them back, TTIN one of "
+        "them. In the foreground: ignored, a terminal sends it when its window changes.",
+        _IGNORED,
+    ),
+    Signal(signal.SIGCHLD, "note_child", "A child ended: reap it, and respawn it if it was not asked to.", "default"),
+)
+
+NUMBERS = frozenset(entry.number for entry in SIGNALS)
+_BY_NUMBER = {entry.number: entry for entry in SIGNALS}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    signal: Signal
+    sender: int
+    """Process id of who sent it; 0 = the kernel (a terminal)."""
+
+
+def block() -> None:
+    """From here on the table's signals wait until `wait` takes them. A fork inherits that, see restore_in_child."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+
+def wait(timeout: float) -> Received | None:
+    """The next signal, or None after `timeout` seconds."""
+    info = signal.sigtimedwait(NUMBERS, timeout)
+    if info is None:
+        return None
+    return Received(_BY_NUMBER[signal.Signals(info.si_signo)], info.si_pid)
+
+
+def restore_in_child() -> None:
+    """Give a new child its own dispositions, then unblock.
+
+    What ends a child (TERM, QUIT) has its default effect until the role installs handlers; everything else that a
+    terminal or an operator may send is ignored, so that USR1 can't kill a child that is still importing.
+    """
+    for number in NUMBERS:
+        ends = number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
+        signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+
+
+def table() -> str:
+    """The table in docs/signals.md."""
+    lines = ["| signal | the master | a child |", "|---|---|---|"]
+    lines += [f"| {entry.name} | {entry.master} | {entry.child} |" for entry in SIGNALS]
+    return "\n".join(lines) + "\n"

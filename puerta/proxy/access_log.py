@@ -1,0 +1,44 @@
+"""One line for each client connection, at its end. Lines are gathered and written together ten times a second."""
+
+import json
+import time
+from typing import Any
+
+from puerta import log
+
+FIELDS = (
+    "route", "client", "key", "found", "backend", "queue_ms", "connect_ms", "first_byte_ms", "duration_ms",
+    "bytes_in", "bytes_out", "close_reason",
+)  # fmt: skip
+
+MOST = 65536
+"""Bytes of lines that may wait; then they are written at once."""
+
+
+class AccessLog:
+    """`enabled` follows `log.access`, `as_json` follows `log.format`."""
+
+    def __init__(self, enabled: bool, as_json: bool) -> None:
+        self.enabled, self.as_json = enabled, as_json
+        self.lines: list[str] = []
+        self.size = 0
+
+    def session(self, session: Any, reason: str) -> None:
+        if not self.enabled:
+            return
+        values = session.summary(reason)
+        at = log.timestamp(time.time())
+        if self.as_json:
+            line = json.dumps({"time": at, "level": "access", **values}) + "\n"
+        else:
+            fields = " ".join(f"{name}={'-' if value is None else value}" for name, value in values.items())
+            line = f"{at} access  {fields}\n"
+        self.lines.append(line)
+        self.size += len(line)
+        if self.size > MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.lines:
+            lines, self.lines, self.size = self.lines, [], 0
+            log.write_lines("".join(lines))

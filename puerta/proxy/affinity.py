@@ -1,0 +1,238 @@
+"""Which backend a client belongs to, as one worker knows it, and how it agrees with the others.
+
+    the worker's own bindings  →  one atomic claim in the shared store  →  the rendezvous hash alone
+
+A binding is *live* while this worker has sessions of the client, and *idle* afterwards. Live bindings are never
+dropped and are claimed again every third of the time to live, so the store keeps them as long as anybody has a session of
+the client. Idle bindings are a bounded LRU (a plain dict in order of the last use) and are believed for a third of
+the time to live; whoever moves a key in the store tells all workers, and a backend that goes down takes its bindings along.
+No look-up takes a lock: one worker is one thread.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from puerta.board import FOUND
+from puerta.proxy import balance
+from puerta.proxy.backend import Backend, candidates
+from puerta.proxy.store import CLAIMED, KEPT, MOVED, Store
+from puerta.reactor import native
+
+FOUND_BY_STORE = {KEPT: "hit", CLAIMED: "claimed", MOVED: "moved"}
+assert set(FOUND_BY_STORE.values()) <= set(FOUND)
+
+REFRESH_BATCH = 256
+"""Bindings claimed again in one go; the rest wait for the next tick, so that no refresh becomes a burst."""
+
+Placed = Callable[[Backend | None, str], object]
+
+
+class Binding:
+    """One client's backend. `confirmed` is when the store last agreed (0 = never); `sessions` is None when idle.
+
+    Kept small, for there is one for every client: three references, no dict, and the time is one float object shared
+    by all that were confirmed in the same tick.
+    """
+
+    __slots__ = ("backend", "confirmed", "sessions")
+
+    def __init__(self, backend: Backend, confirmed: float) -> None:
+        self.backend = backend
+        self.confirmed = confirmed
+        self.sessions: set[Any] | None = None
+
+
+class Affinity:
+    """The bindings of one route in one worker. `clock` is the worker's coarse time, advanced by `tick`."""
+
+    def __init__(
+        self, route: str, backends: Sequence[Backend], policy: str, ttl: float, cache: int, store: Store | None
+    ) -> None:
+        self.route, self.backends, self.ttl, self.cache, self.store = route, backends, ttl, cache, store
+        self.by_id = {backend.id: backend for backend in backends}
+        self.propose = balance.POLICIES[policy]
+        self.live: dict[bytes, Binding] = {}
+        self.idle: dict[bytes, Binding] = {}
+        self.asking: dict[bytes, list[Placed]] = {}
+        self.touched: deque[bytes] = deque(maxlen=REFRESH_BATCH * 16)
+        self.due: list[bytes] = []
+        self.clock = native.now()
+
+    # -- look-up
+
+    def find(self, key: bytes) -> Backend | None:
+        """The client's backend if this worker knows it and it can be used now."""
+        binding = self.live.get(key)
+        if binding is None:
+            binding = self.idle.get(key)
+            if binding is None or self.clock - binding.confirmed > self.ttl / 3:
+                return None
+        return binding.backend if binding.backend.usable(self.clock) else None
+
+    def place(self, key: bytes, tried: Sequence[Backend], placed: Placed) -> None:
+        """Find the client a backend, asking the store if there is one. `placed(backend or None, how)` may be called at once.
+
+        `tried` are backends that just refused a connection: a binding to one of them is moved by compare-and-set.
+        """
+        avoid = self.unusable(key, tried)
+        proposal = self.proposal(key, tried)
+        if proposal is None:
+            placed(None, "none")
+        elif self.store is None:
+            placed(self.bind(key, proposal, confirmed=False), "hash")
+        elif key in self.asking:
+            self.asking[key].append(placed)
+        else:
+            self.asking[key] = [placed]
+            self.ask(key, proposal, avoid, list(tried))
+
+    def unusable(self, key: bytes, tried: Sequence[Backend]) -> str:
+        """The id of the backend that this worker knows the client by and can't use, or ""."""
+        binding = self.live.get(key) or self.idle.get(key)
+        if binding is not None and (binding.backend in tried or not binding.backend.usable(self.clock)):
+            return binding.backend.id
+        return ""
+
+    def proposal(self, key: bytes, tried: Sequence[Backend]) -> Backend | None:
+        choice = candidates(self.backends, self.clock, tried)
+        return self.propose(key, choice) if choice else None
+
+    def ask(self, key: bytes, proposal: Backend, avoid: str, tried: list[Backend]) -> None:
+        assert self.store is not None
+        self.store.claim(
+            self.route,
+            key,
+            proposal.id,
+            self.ttl,
+            avoid,
+            lambda kept, outcome: self.answered(key, tried, kept, outcome),
+        )
+
+    def answered(self, key: bytes, tried: list[Backend], kept: str | None, outcome: int) -> None:
+        """The store has spoken, or could not. It may name a backend that can't be used: then that one is moved."""
+        if kept is None:
+            self.tell(key, self.by_hash(key, tried), "hash")
+            return
+        backend = self.by_id.get(kept)
+        if outcome == KEPT and (backend is None or backend in tried or not backend.usable(self.clock)):
+            proposal = self.proposal(key, tried)
+            if proposal is not None and proposal is not backend:
+                self.ask(key, proposal, kept, tried)
+                return
+            if proposal is None:
+                self.tell(key, None, "none")
+                return
+        if backend is None:
+            self.tell(key, self.by_hash(key, tried), "hash")
+            return
+        self.tell(key, self.bind(key, backend, confirmed=True), FOUND_BY_STORE[outcome])
+
+    def tell(self, key: bytes, backend: Backend | None, how: str) -> None:
+        for placed in self.asking.pop(key, ()):
+            placed(backend, how)
+
+    def by_hash(self, key: bytes, tried: Sequence[Backend]) -> Backend | None:
+        """Decide alone: what this worker knows of the client first, else the hash that every worker computes alike."""
+        binding = self.live.get(key) or self.idle.get(key)
+        if binding is not None and binding.backend not in tried and binding.backend.usable(self.clock):
+            return binding.backend
+        choice = candidates(self.backends, self.clock, tried)
+        return self.bind(key, balance.rendezvous(key, choice), confirmed=False) if choice else None
+
+    # -- bindings
+
+    def bind(self, key: bytes, backend: Backend, confirmed: bool) -> Backend:
+        binding = self.live.get(key) or self.idle.get(key)
+        if binding is None:
+            binding = self.idle[key] = Binding(backend, 0.0)
+            self.shrink()
+        elif binding.backend is not backend:
+            self.rebind(binding, backend)
+        binding.confirmed = self.clock if confirmed else 0.0
+        return backend
+
+    def rebind(self, binding: Binding, backend: Backend) -> None:
+        """The client belongs elsewhere now: sessions it still has on another backend would be a split, so they end."""
+        binding.backend = backend
+        for session in tuple(binding.sessions or ()):
+            if session.backend is not None and session.backend is not backend and session.relaying:
+                session.end("moved")
+
+    def attach(self, key: bytes, session: Any, backend: Backend) -> None:
+        """A session of the client begins to use its backend."""
+        binding = self.live.get(key)
+        if binding is None:
+            binding = self.live[key] = self.idle.pop(key, None) or Binding(backend, 0.0)
+            binding.sessions = set()
+        assert binding.sessions is not None
+        binding.sessions.add(session)
+
+    def detach(self, key: bytes, session: Any) -> None:
+        """A session of the client ended; after the last one the binding is idle, and the store's time to live counts."""
+        binding = self.live.get(key)
+        if binding is None or binding.sessions is None:
+            return
+        binding.sessions.discard(session)
+        if binding.sessions:
+            return
+        del self.live[key]
+        binding.sessions = None
+        if binding.backend.state > 1:
+            return
+        self.idle.pop(key, None)
+        self.idle[key] = binding
+        self.shrink()
+        if self.clock - binding.confirmed > self.ttl / 30:
+            self.touched.append(key)
+
+    def shrink(self) -> None:
+        while len(self.idle) > self.cache:
+            del self.idle[next(iter(self.idle))]
+
+    def forget(self, backend: Backend) -> None:
+        """A backend went down: what is remembered of it must be asked for again, for others may have moved it meanwhile."""
+        for key in [key for key, binding in self.idle.items() if binding.backend is backend]:
+            del self.idle[key]
+
+    def forget_idle(self) -> None:
+        """Events may have been missed: believe no idle binding without asking."""
+        self.idle.clear()
+
+    def moved(self, key: bytes, id: str) -> None:
+        """Somebody else moved a client in the store."""
+        backend = self.by_id.get(id)
+        binding = self.live.get(key)
+        if binding is None:
+            self.idle.pop(key, None)
+        elif backend is not None and binding.backend is not backend:
+            self.rebind(binding, backend)
+
+    # -- upkeep
+
+    def tick(self, now: float) -> None:
+        """Ten times a second: advance the clock and claim again what is due, a batch at a time."""
+        self.clock = now
+        if self.store is None:
+            return
+        if not self.due:
+            third = now - self.ttl / 3
+            self.due = [key for key, binding in self.live.items() if binding.confirmed < third]
+        for _ in range(min(REFRESH_BATCH, len(self.due))):
+            self.reclaim(self.due.pop())
+        for _ in range(min(REFRESH_BATCH, len(self.touched))):
+            self.reclaim(self.touched.popleft())
+
+    def reclaim(self, key: bytes) -> None:
+        """Ask the store to keep what we have: extends its time, restores what a flush lost, and learns of a move."""
+        binding = self.live.get(key) or self.idle.get(key)
+        if binding is None or self.store is None or not self.store.up or binding.backend.state > 1:
+            return
+        self.store.claim(
+            self.route, key, binding.backend.id, self.ttl, "", lambda kept, outcome: self.reclaimed(key, kept)
+        )
+
+    def reclaimed(self, key: bytes, kept: str | None) -> None:
+        backend = self.by_id.get(kept) if kept is not None else None
+        if backend is not None and (key in self.live or key in self.idle):
+            self.bind(key, backend, confirmed=True)

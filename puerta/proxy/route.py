@@ -1,0 +1,134 @@
+"""A route as one worker runs it: its backends, its affinity, its sessions, its counters on the board."""
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from puerta import log
+from puerta.board import ROUTE, Board
+from puerta.config.schema import Config, TcpRoute
+from puerta.proxy.access_log import AccessLog
+from puerta.proxy.affinity import Affinity
+from puerta.proxy.backend import DRAIN, UP, Backend
+from puerta.proxy.deadlines import Deadlines
+from puerta.proxy.store import Store
+from puerta.reactor.loop import Loop
+from puerta.reactor.relay import Meter
+
+OUR_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
+"""Failures of a connect that say nothing about the backend."""
+
+IDLE_BEFORE_CLOSE = 1.0
+"""Seconds without a byte after which a draining worker may close a MongoDB session: drivers look before they reuse one."""
+
+
+class Route:
+    """What sessions of one route share. `config` is the route's entry; times are the loop's monotonic seconds."""
+
+    def __init__(
+        self, config: TcpRoute, whole: Config, board: Board, row: int, loop: Loop, store: Store | None, access: AccessLog
+    ) -> None:
+        self.config, self.loop, self.access = config, loop, access
+        self.name = config.name
+        self.limits = config.limits
+        self.backends = [Backend(config.name, entry.id, entry.weight, board, row) for entry in config.backends]
+        keyed = config.affinity.by != "none"
+        self.affinity = Affinity(
+            config.name,
+            self.backends,
+            config.balance,
+            config.affinity.ttl,
+            config.affinity.cache,
+            store if keyed else None,
+        )
+        self.sessions: set[Any] = set()
+        self.bytes_in, self.bytes_out = Meter(), Meter()
+        self.handshakes: Deadlines[Any] = Deadlines(
+            self.limits.handshake_timeout, lambda session: session.end("handshake_timeout")
+        )
+        attempts = min(3, len(self.backends))
+        self.connects: Deadlines[Any] = Deadlines(
+            self.limits.connect_timeout / attempts, lambda session: session.connect_failed(errno.ETIMEDOUT)
+        )
+        self.cells = board.cells
+        self.table = board.route(config.name)
+        self.at = {column: self.table.index(row, column) for column in ROUTE}
+        self.others = 0
+        self.read_most = min(self.limits.buffer, 256 << 10)
+        self.swept = 0.0
+
+    # -- counters
+
+    def count(self, column: str, amount: int = 1) -> None:
+        self.cells[self.at[column]] += amount
+
+    @property
+    def connections(self) -> int:
+        """Client connections of this route over all workers, exact for our own."""
+        return self.others + len(self.sessions)
+
+    def full(self) -> bool:
+        return self.connections >= self.limits.connections
+
+    # -- sessions
+
+    def opened(self, session: Any) -> None:
+        self.sessions.add(session)
+        cells, at = self.cells, self.at
+        cells[at["connections"]] = len(self.sessions)
+        cells[at["connections_total"]] += 1
+
+    def closed(self, session: Any, reason: str) -> None:
+        self.sessions.discard(session)
+        self.handshakes.stop(session)
+        self.connects.stop(session)
+        cells, at = self.cells, self.at
+        cells[at["connections"]] = len(self.sessions)
+        cells[at["closed_" + reason]] += 1
+        self.access.session(session, reason)
+
+    # -- upkeep
+
+    def tick(self, now: float) -> None:
+        """Ten times a second: read the verdicts, enforce the deadlines, write the meters."""
+        self.affinity.tick(now)
+        for backend in self.backends:
+            if backend.refresh():
+                self.backend_fell(backend)
+        self.handshakes.sweep(now)
+        self.connects.sweep(now)
+        self.others = self.table.sum("connections") - len(self.sessions)
+        self.cells[self.at["bytes_in"]] += self.taken(self.bytes_in)
+        self.cells[self.at["bytes_out"]] += self.taken(self.bytes_out)
+        if self.limits.idle_timeout is not None and now - self.swept > min(1.0, self.limits.idle_timeout / 4):
+            self.swept = now
+            self.close_idle(now, self.limits.idle_timeout, "idle_timeout", len(self.sessions))
+
+    @staticmethod
+    def taken(meter: Meter) -> int:
+        total, meter.total = meter.total, 0
+        return int(total)
+
+    def backend_fell(self, backend: Backend) -> None:
+        """A backend went down or into drain since the last tick: its bindings are void, and as configured its sessions end."""
+        self.affinity.forget(backend)
+        if backend.state == DRAIN or self.config.health.on_down == "keep":
+            return
+        victims = tuple(backend.sessions)
+        for session in victims:
+            session.end("backend_down")
+        if victims:
+            log.logger.warning("route %s: closed %d sessions of %s, which went down", self.name, len(victims), backend.id)
+
+    def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
+        """End up to `most` sessions that moved no byte in either direction for `seconds`; returns how many."""
+        quiet = [session for session in self.sessions if session.relaying and now - session.active >= seconds]
+        for session in quiet[:most]:
+            session.end(reason)
+        return min(len(quiet), most)
+
+    def usable_backends(self) -> int:
+        return sum(backend.state <= UP for backend in self.backends)
+
+
+SessionFactory = Callable[[Route, int, str, int], Any]

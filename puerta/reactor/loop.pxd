@@ -1,0 +1,28 @@
+from puerta.reactor.native cimport Buffer, Poller
+
+
+cdef class Channel:
+    cdef public int fd
+    cdef public bint closed
+    cdef public Loop loop
+    cpdef on_event(self, unsigned int events)
+    cpdef on_again(self)
+    cpdef close(self)
+    cpdef abort(self)
+
+
+cdef class Loop:
+    cdef public Poller poller
+    cdef public Buffer scratch
+    cdef public double now
+    cdef public dict channels
+    cdef public list pending
+    cdef public list grave
+    cdef public object on_error
+    cdef public object wake
+    cpdef add(self, Channel channel, bint edge=*)
+    cpdef remove(self, Channel channel)
+    cpdef again(self, Channel channel)
+    cpdef turn(self)
+    cpdef run_pending(self)
+    cdef int bury(self) except -1

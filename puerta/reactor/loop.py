@@ -1,0 +1,128 @@
+"""One epoll set a worker, and the channels on it.
+
+An epoll descriptor is itself pollable: the worker's gevent hub watches this loop's one descriptor, and each time it
+is readable `turn` handles up to 512 events in a tight loop. No greenlet and no libev watcher belongs to a connection.
+
+Sockets are registered once, edge-triggered for both directions, and never again: a channel reads until the socket
+is empty, or remembers that it did not (`again`). A closed channel's descriptor is closed at the end of the turn,
+so that an event left in the batch can't meet a new socket under the old number.
+"""
+
+from collections.abc import Callable
+
+import cython
+
+if not cython.compiled:
+    from puerta.reactor.native import Buffer, Poller
+
+from puerta.reactor import native
+
+SCRATCH = 256 << 10
+"""Bytes of the one buffer that every channel of a loop reads into."""
+
+
+class Channel:
+    """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once."""
+
+    if not cython.compiled:
+        __slots__ = ("closed", "fd", "loop")
+
+    def __init__(self, loop: "Loop", fd: int) -> None:
+        self.loop = loop
+        self.fd = fd
+        self.closed = False
+
+    def on_event(self, events: int) -> None:
+        """The socket became ready; `events` are epoll's bits."""
+
+    def on_again(self) -> None:
+        """The next turn, after `loop.again(self)`."""
+
+    def close(self) -> None:
+        """Close the socket at the end of this turn; unread input makes the kernel send a reset by itself."""
+        if not self.closed:
+            self.closed = True
+            self.loop.grave.append((self, False))
+
+    def abort(self) -> None:
+        """Like `close`, but the peer sees a reset."""
+        if not self.closed:
+            self.closed = True
+            self.loop.grave.append((self, True))
+
+
+class Loop:
+    """The epoll set, its channels, and the scratch buffer they share.
+
+    `wake` is called when work is left for the next turn and no descriptor may report it. `on_error(channel)` is
+    called inside an except block when a channel's handler raised: one faulty session must not end a worker.
+    """
+
+    if not cython.compiled:
+        __slots__ = ("channels", "grave", "now", "on_error", "pending", "poller", "scratch", "wake")
+
+    def __init__(self, wake: Callable[[], object], on_error: Callable[[Channel], object]) -> None:
+        self.poller = Poller()
+        self.scratch = Buffer()
+        self.now = native.now()
+        self.channels = {}
+        self.pending = []
+        self.grave = []
+        self.wake = wake
+        self.on_error = on_error
+
+    def add(self, channel: Channel, edge: bool = True) -> None:
+        """Watch the channel's socket from now on. Raises OSError when the system refuses (ENOSPC, ENOMEM)."""
+        self.poller.add(channel.fd, channel, edge)
+        self.channels[channel.fd] = channel
+
+    def remove(self, channel: Channel) -> None:
+        """Stop watching a channel whose socket stays open."""
+        self.poller.remove(channel.fd)
+        del self.channels[channel.fd]
+
+    def again(self, channel: Channel) -> None:
+        """Call the channel's `on_again` in the next turn: it stopped for fairness, not for want of input."""
+        if not self.pending:
+            self.wake()
+        self.pending.append(channel)
+
+    def turn(self) -> None:
+        """Handle everything that is ready now."""
+        self.now = native.now()
+        self.run_pending()
+        count = self.poller.poll()
+        for index in range(count):
+            channel = self.poller.owner(index)
+            if channel.closed:
+                continue
+            try:
+                channel.on_event(self.poller.events(index))
+            except Exception:
+                self.on_error(channel)
+        self.bury()
+
+    def run_pending(self) -> None:
+        """The channels that stopped for fairness go on; what they leave again is for the turn after this one."""
+        if not self.pending:
+            return
+        pending = self.pending
+        self.pending = []
+        for channel in pending:
+            if channel.closed:
+                continue
+            try:
+                channel.on_again()
+            except Exception:
+                self.on_error(channel)
+
+    def bury(self) -> None:
+        """Close the descriptors of the channels that were closed in this turn."""
+        for channel, reset in self.grave:
+            if self.channels.get(channel.fd) is channel:
+                del self.channels[channel.fd]
+            if reset:
+                native.abort_fd(channel.fd)
+            else:
+                native.close_fd(channel.fd)
+        self.grave.clear()

@@ -1,0 +1,40 @@
+from puerta.reactor.loop cimport Channel, Loop
+from puerta.reactor.native cimport Buffer
+
+
+cdef extern from "sys/epoll.h" nogil:
+    const unsigned int EPOLLOUT
+    const unsigned int EPOLLERR
+
+cdef enum:
+    HANGUP = 0x2010  # EPOLLRDHUP | EPOLLHUP
+    AGAIN = -11  # -EAGAIN
+
+
+cdef class Meter:
+    cdef public long long total
+
+
+cdef class Side(Channel):
+    cdef public object session
+    cdef public Side peer
+    cdef public Buffer out
+    cdef public Meter meter
+    cdef public bint ended
+    cdef public bint shut
+    cdef public bint finishing
+    cdef public Py_ssize_t room
+    cdef public Py_ssize_t most
+    cdef public long long received
+    cdef public double first
+    cdef public double active
+    cpdef on_event(self, unsigned int events)
+    cpdef on_again(self)
+    cdef int pump(self, bint to_the_end) except -1
+    cdef int flush(self) except -1
+    cdef int stop(self, Py_ssize_t got) except -1
+    cdef int finish_writing(self) except -1
+    cpdef send(self, bytes data)
+
+
+cpdef join(Side client, Side upstream)

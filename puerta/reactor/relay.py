@@ -1,0 +1,182 @@
+"""Two channels back to back: what one socket delivers goes out on the other, and no Python object is made for it.
+
+Input is read into the loop's scratch buffer and sent at once. Only what the other socket did not take is copied into
+a buffer of its own, and until that is gone nothing more is read: so one direction never holds more than one read.
+
+A *side* begins without a peer: its events then belong to its session, which reads the first bytes or waits for the connect.
+`join` makes a relay of two sides. A side's end of file shuts down the other's writing half once everything before
+it was delivered; the relay is over when both have ended, or as soon as one of them fails.
+"""
+
+import errno
+import select
+from typing import Any
+
+import cython
+
+if not cython.compiled:
+    from puerta.reactor.loop import Channel
+    from puerta.reactor.native import Buffer
+
+from puerta.reactor import native
+
+FIRST_READ = 64 << 10
+"""Bytes asked for at first. Full reads double it, up to the side's `most`; it never shrinks, for scratch memory is shared."""
+
+ROUNDS = 16
+"""Reads of one side in one turn; then the others have theirs."""
+
+if not cython.compiled:
+    EPOLLOUT, EPOLLERR = select.EPOLLOUT, select.EPOLLERR
+    HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+    AGAIN = -errno.EAGAIN
+
+
+class Meter:
+    """Bytes that passed, over all relays that share it."""
+
+    if not cython.compiled:
+        __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+
+class Side(Channel):
+    """One socket of a session.
+
+    `session` answers `on_event(side, events)` before the join, `on_half(side)` when the side ended, and
+    `on_end(side, error)` when the relay is over: `error` is an errno, or 0 after an orderly end.
+    """
+
+    if not cython.compiled:
+        __slots__ = (
+            "active", "ended", "finishing", "first", "meter", "most", "out", "peer", "received", "room", "session", "shut",
+        )  # fmt: skip
+
+    def __init__(self, loop: Any, fd: int, session: Any, meter: Meter, most: int) -> None:
+        self.loop = loop
+        self.fd = fd
+        self.closed = False
+        self.session = session
+        self.meter = meter
+        self.peer = None
+        self.out = None
+        self.ended = False
+        self.shut = False
+        self.finishing = False
+        self.room = min(FIRST_READ, most)
+        self.most = most
+        self.received = 0
+        self.first = 0.0
+        self.active = loop.now
+
+    def on_event(self, events: int) -> None:
+        if self.peer is None:
+            self.session.on_event(self, events)
+            return
+        if events & EPOLLOUT and self.out is not None:
+            self.flush()
+        if not self.closed:
+            self.pump((events & HANGUP) != 0)
+        if events & EPOLLERR and not self.closed:
+            # What came before the reset was passed on just now; a reader too slow for it loses it, as with any reset.
+            self.session.on_end(self, native.connect_error(self.fd) or errno.ECONNRESET)
+
+    def on_again(self) -> None:
+        if self.peer is not None:
+            self.pump(True)
+
+    def pump(self, to_the_end: bool) -> int:
+        """Move input to the peer. `to_the_end`: a short read is not proof that the socket is empty now."""
+        peer = self.peer
+        if self.ended or peer.out is not None:
+            return 0
+        scratch = self.loop.scratch
+        for _ in range(ROUNDS):
+            room = self.room
+            got = scratch.fill(self.fd, room)
+            if got <= 0:
+                return self.stop(got)
+            if not self.received:
+                self.first = self.loop.now
+            self.received += got
+            self.meter.total += got
+            self.active = self.loop.now
+            sent = scratch.drain(peer.fd)
+            if sent != got:
+                if sent < 0 and sent != AGAIN:
+                    scratch.take()
+                    self.session.on_end(peer, -sent)
+                else:
+                    peer.out = scratch.split()
+                return 0
+            if got == room:
+                self.room = min(room * 2, self.most)
+            elif not to_the_end:
+                return 0
+        self.loop.again(self)
+        return 0
+
+    def stop(self, got: int) -> int:
+        """A read brought nothing: the socket is empty for now, at its end, or broken."""
+        if got == AGAIN:
+            return 0
+        if got < 0:
+            self.session.on_end(self, -got)
+            return 0
+        self.ended = True
+        self.session.on_half(self)
+        self.peer.finish_writing()
+        return 0
+
+    def flush(self) -> int:
+        """The socket takes bytes again: send what was left, then let the peer read on."""
+        sent = self.out.drain(self.fd)
+        if sent < 0 and sent != AGAIN:
+            self.session.on_end(self, -sent)
+            return 0
+        if sent > 0:
+            self.active = self.loop.now
+        if self.out.size():
+            return 0
+        self.out = None
+        if self.finishing:
+            self.finish_writing()
+        elif self.peer is not None:
+            self.peer.pump(True)
+        return 0
+
+    def finish_writing(self) -> int:
+        """The peer has ended: pass its end of file on, behind what is still to be sent."""
+        if self.out is not None:
+            self.finishing = True
+            return 0
+        self.shut = True
+        if self.peer.shut:
+            self.session.on_end(self, 0)
+        else:
+            native.shutdown_write(self.fd)
+        return 0
+
+    def send(self, data: bytes) -> None:
+        """Send `data` before anything that the relay will bring; for a PROXY header and the first message."""
+        sent = 0
+        if self.out is None:
+            sent = native.send_bytes(self.fd, data)
+            if sent == len(data):
+                return
+            if sent < 0 and sent != AGAIN:
+                self.session.on_end(self, -sent)
+                return
+            self.out = Buffer()
+        self.out.append(data[max(sent, 0) :])
+
+
+def join(client: Side, upstream: Side) -> None:
+    """Make a relay of two sides; input that came before the join is moved now."""
+    client.peer = upstream
+    upstream.peer = client
+    client.pump(True)
+    if not upstream.closed:
+        upstream.pump(True)

@@ -1,0 +1,291 @@
+"""The worker role: one seat's process, from its birth to its exit.
+
+gevent drives it: the hub watches the loop's descriptor and a timer; greenlets exist only for what must wait (the store's
+claims and events, resolving names). Everything a connection needs happens on the loop.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # for redis-py alone, which must wait in the hub; nothing of ours opens a patched socket
+
+import contextlib
+import gc
+import resource
+import signal
+import socket
+import time
+from typing import Any
+
+import gevent
+import gevent.event
+
+from puerta import log
+from puerta.board import CHILD_STATES
+from puerta.proxy.access_log import AccessLog
+from puerta.proxy.acceptor import Acceptor
+from puerta.proxy.mongodb_session import MongodbSession
+from puerta.proxy.route import IDLE_BEFORE_CLOSE, Route, SessionFactory
+from puerta.proxy.session import Session
+from puerta.proxy.store import Store
+from puerta.reactor import native
+from puerta.reactor.loop import Channel, Loop
+from puerta.role import Role
+
+TICK_SECONDS = 0.1
+RESOLVE_SECONDS = 30.0
+RESERVED_DESCRIPTORS = 64
+HEALTH_STALE_SECONDS = 30.0
+
+SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session}
+
+
+class Worker:
+    """Holds the loop, the routes and the acceptors, and runs the tick that keeps them in step with the board."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.board = role.board
+        self.cells = role.board.workers
+        self.hub = gevent.get_hub()
+        self.loop = Loop(self.wake, self.session_failed)
+        self.access = AccessLog(role.config.log.access, role.config.log.format == "json")
+        self.store = self.make_store()
+        self.routes = [
+            Route(route, role.config, role.board, role.row, self.loop, self.store, self.access)
+            for route in role.config.routes
+        ]
+        self.acceptors = self.make_acceptors()
+        self.draining_since = 0.0
+        self.stopped = gevent.event.Event()
+        self.exit_status = 0
+        self.expected_tick = 0.0
+        self.health_was_stale = False
+
+    def make_store(self) -> Store | None:
+        if all(route.affinity.by == "none" for route in self.role.config.routes):
+            return None
+        store = Store(self.role.store_url, self.role.config.store.namespace, self.role.config.store.timeout)
+        store.on_recovery = self.forget_idle
+        return store
+
+    def make_acceptors(self) -> list[Acceptor]:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(self.role.listeners)
+        by_name = {route.name: route for route in self.routes}
+        return [
+            Acceptor(
+                self.loop,
+                listener.socket.fileno(),
+                by_name[listener.route],
+                listener.seat,
+                SESSIONS[by_name[listener.route].config.mode],
+                most,
+            )
+            for listener in self.role.listeners
+            if listener.route in by_name
+        ]
+
+    # -- life
+
+    def run(self) -> int:
+        self.install_signals()
+        self.resolve_all()
+        watcher = self.hub.loop.io(self.loop.poller.fileno(), 1)
+        watcher.start(self.loop.turn)
+        timer = self.hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
+        timer.start(self.tick)
+        lifeline = self.hub.loop.io(self.role.lifeline, 1)
+        lifeline.start(self.master_died)
+        gevent.spawn(self.resolve_often)
+        if self.store is not None:
+            gevent.spawn(self.store.run)
+            gevent.spawn(self.store.follow, self.on_store_event, self.forget_idle)
+        self.serve_seats()
+        self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
+        self.cells.set(self.role.row, "ready", self.role.generation + 1)
+        # Connections make no reference cycles, so full collections find nothing: what exists now is for ever.
+        gc.collect()
+        gc.freeze()
+        self.stopped.wait()
+        for held in (watcher, timer, lifeline):
+            held.stop()
+        self.loop.bury()
+        self.write_meters()
+        return self.exit_status
+
+    def install_signals(self) -> None:
+        gevent.signal_handler(signal.SIGTERM, self.drain)
+        gevent.signal_handler(signal.SIGQUIT, self.stop)
+        gevent.signal_handler(signal.SIGUSR1, log.reopen)
+        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(ignored, signal.SIG_IGN)
+
+    def wake(self) -> None:
+        """Work is left for another turn: the hub comes back after it has looked at everything else."""
+        self.hub.loop.run_callback(self.loop.turn)
+
+    def session_failed(self, channel: Channel) -> None:
+        """A handler raised. That is a fault of ours: say where, and end that session alone."""
+        log.logger.exception("a session failed and was closed")
+        session = getattr(channel, "session", None)
+        if session is not None:
+            session.end("internal_error")
+        elif not isinstance(channel, Acceptor):
+            channel.abort()
+
+    # -- ten times a second
+
+    def tick(self) -> None:
+        started = native.now()
+        self.loop.now = started
+        cells, row = self.cells, self.role.row
+        if self.expected_tick:
+            cells.set(row, "loop_lag_us", int(max(0.0, started - self.expected_tick) * 1e6))
+        self.expected_tick = started + TICK_SECONDS
+        cells.set(row, "beat_ns", time.monotonic_ns())
+        for route in self.routes:
+            route.tick(started)
+        cells.set(row, "connections", sum(len(route.sessions) for route in self.routes))
+        if self.store is not None:
+            cells.set(row, "store_up", int(self.store.up))
+            cells.set(row, "store_latency_us", int(self.store.latency * 1e6))
+        self.watch_health_age()
+        if self.draining_since:
+            self.go_on_draining(started)
+        else:
+            self.serve_seats()
+        for acceptor in self.acceptors:
+            acceptor.tick(started)
+        self.access.flush()
+        self.loop.bury()
+
+    def write_meters(self) -> None:
+        for route in self.routes:
+            route.tick(native.now())
+        self.access.flush()
+
+    def serve_seats(self) -> None:
+        """Accept for our own seat, for shared listeners, and for the seats that the master gave us to adopt."""
+        adoptions, mine = self.board.adoptions, self.role.row + 1
+        for acceptor in self.acceptors:
+            seat = acceptor.seat
+            if seat in (-1, self.role.seat) or adoptions.get(seat, "row_plus_one") == mine:
+                if not acceptor.accepting and not acceptor.paused_until:
+                    acceptor.start()
+            elif acceptor.accepting:
+                acceptor.stop()
+
+    def watch_health_age(self) -> None:
+        """The supervisor may be gone: then the last view stands, and we say how old it is."""
+        checked = [backend.verdict.get(0, "checked_ns") for route in self.routes for backend in route.backends]
+        newest = max(checked, default=0)
+        if not newest:
+            return
+        age = (time.monotonic_ns() - newest) / 1e9
+        self.cells.set(self.role.row, "health_age_ms", int(age * 1000))
+        longest = max(route.config.health.every + route.config.health.timeout for route in self.routes)
+        stale = age > max(HEALTH_STALE_SECONDS, 3 * longest)
+        if stale != self.health_was_stale:
+            self.health_was_stale = stale
+            if stale:
+                log.logger.warning("health: the last verdict is %.0f s old; going on with it", age)
+            else:
+                log.logger.info("health: verdicts are fresh again")
+
+    # -- the store
+
+    def forget_idle(self) -> None:
+        for route in self.routes:
+            route.affinity.forget_idle()
+
+    def on_store_event(self, event: dict[str, Any]) -> None:
+        if event.get("event") != "moved":
+            return
+        for route in self.routes:
+            if route.name == event.get("route"):
+                route.affinity.moved(bytes.fromhex(event["key"]), str(event["backend"]))
+
+    # -- names
+
+    def resolve_often(self) -> None:
+        while True:
+            gevent.sleep(RESOLVE_SECONDS)
+            self.resolve_all()
+
+    def resolve_all(self) -> None:
+        """Look up every backend's address ahead of its use; a name that can't be resolved now keeps its last one."""
+        jobs = [
+            gevent.spawn(self.resolve, backend, entry.address)
+            for route in self.routes
+            for backend, entry in zip(route.backends, route.config.backends, strict=True)
+        ]
+        gevent.joinall(jobs, timeout=5.0)
+
+    @staticmethod
+    def resolve(backend: Any, address: Any) -> None:
+        with contextlib.suppress(ValueError):
+            if backend.endpoint is None:
+                backend.endpoint = native.Endpoint(address.host, address.port, address.path)
+                backend.resolved = ""
+        if backend.endpoint is not None and not backend.resolved:
+            return
+        try:
+            found = sorted({entry[4][0] for entry in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)})
+        except OSError as error:
+            log.logger.warning("backend %s: cannot resolve: %s", backend.id, error)
+            return
+        if backend.resolved != found[0]:
+            backend.endpoint = native.Endpoint(str(found[0]), address.port)
+            backend.resolved = str(found[0])
+            log.logger.info("backend %s: resolved to %s", backend.id, found[0])
+
+    # -- the end
+
+    def master_died(self) -> None:
+        """The lifeline's end of file: nobody would restart us or take our signals any more."""
+        log.logger.error("the master is gone; leaving")
+        self.stop()
+
+    def drain(self) -> None:
+        """No new sessions; those that are there may finish within `stop_timeout`. A second TERM means now."""
+        if self.draining_since:
+            self.stop()
+            return
+        self.draining_since = native.now()
+        self.cells.set(self.role.row, "state", CHILD_STATES.index("draining"))
+        for acceptor in self.acceptors:
+            acceptor.stop()
+            acceptor.paused_until = 0.0
+        self.go_on_draining(self.draining_since)
+
+    def go_on_draining(self, now: float) -> None:
+        """End quiet MongoDB sessions a few at a time, spread over the first two thirds; the rest at the deadline."""
+        left = sum(len(route.sessions) for route in self.routes)
+        limit = self.role.config.stop_timeout
+        passed = now - self.draining_since
+        if not left:
+            self.stop()
+        elif passed >= limit:
+            self.close_all("drained")
+            self.stop()
+        else:
+            ticks = max(1.0, (limit * 2 / 3 - passed) / TICK_SECONDS)
+            for route in self.routes:
+                if route.config.mode == "mongodb":
+                    route.close_idle(now, IDLE_BEFORE_CLOSE, "drained", max(1, round(len(route.sessions) / ticks)))
+
+    def stop(self) -> None:
+        """Now: close what is left and leave."""
+        for acceptor in self.acceptors:
+            acceptor.stop()
+        self.close_all("stopped")
+        self.stopped.set()
+
+    def close_all(self, reason: str) -> None:
+        for route in self.routes:
+            for session in tuple(route.sessions):
+                session.end(reason)
+
+
+def main(role: Role) -> int:
+    """Serve until told to stop; returns the exit status."""
+    return Worker(role).run()

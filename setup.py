@@ -1,0 +1,58 @@
+"""The compiled core: built when Cython and a C compiler are at hand, else Puerta runs from the same sources, slower."""
+
+import os
+import sys
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+COMPILED = [
+    "puerta/reactor/native.pyx",
+    "puerta/reactor/loop.py",
+    "puerta/reactor/relay.py",
+]
+
+
+class OptionalBuild(build_ext):
+    """Goes on without the extensions when they can't be built, and says so."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            self.fall_back(error)
+
+    def build_extension(self, ext) -> None:  # type: ignore[no-untyped-def]
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.fall_back(error)
+
+    def fall_back(self, error: Exception) -> None:
+        print(f"puerta: the compiled core was not built ({error}); running from the Python sources", file=sys.stderr)
+
+
+def extensions() -> list:  # type: ignore[type-arg]
+    if os.environ.get("PUERTA_PURE", "") not in ("", "0"):
+        print("puerta: PUERTA_PURE is set; not building the compiled core", file=sys.stderr)
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError as error:
+        print(f"puerta: {error}; running from the Python sources", file=sys.stderr)
+        return []
+    directives = {
+        "language_level": 3,
+        "boundscheck": False,
+        "wraparound": False,
+        "cdivision": True,
+        "initializedcheck": False,
+        "annotation_typing": False,
+    }
+    modules = cythonize(COMPILED, compiler_directives=directives, quiet=True, force=True)
+    for module in modules:
+        module.extra_compile_args = ["-O2", "-fno-plt"]
+    return modules
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": OptionalBuild})
