@@ -17,8 +17,8 @@ One anonymous mapping, made by the master before its first fork and inherited by
 
 A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
 side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
-counters (`_total` and the like) go on from where the last holder left them, so sums never go down; the master sets the gauges of a
-reaped row to zero. Tables are found by name, so a reload keeps the cells of everything it keeps.
+counters (`_total` and the like) go on from where the last holder left them, so sums never go down; the master sets a
+reaped row's gauges to zero. Tables are found by name, so a reload keeps the cells of everything it keeps.
 """
 
 import mmap

@@ -59,7 +59,7 @@ class ReopeningHandler(logging.StreamHandler[Any]):
     def _open(self) -> Any:
         if self.path is None:
             return sys.stderr
-        return open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+        return open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def reopen(self) -> None:
         if self.path is not None:

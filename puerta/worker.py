@@ -21,8 +21,8 @@ import gevent.event
 
 from puerta import log
 from puerta.board import CHILD_STATES
-from puerta.proxy.access_log import AccessLog
 from puerta.proxy.acceptor import Acceptor
+from puerta.proxy.access_log import AccessLog
 from puerta.proxy.mongodb_session import MongodbSession
 from puerta.proxy.route import IDLE_BEFORE_CLOSE, Route, SessionFactory
 from puerta.proxy.session import Session
@@ -229,14 +229,15 @@ class Worker:
         if backend.endpoint is not None and not backend.resolved:
             return
         try:
-            found = sorted({entry[4][0] for entry in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)})
+            answers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         except OSError as error:
             log.logger.warning("backend %s: cannot resolve: %s", backend.id, error)
             return
-        if backend.resolved != found[0]:
-            backend.endpoint = native.Endpoint(str(found[0]), address.port)
-            backend.resolved = str(found[0])
-            log.logger.info("backend %s: resolved to %s", backend.id, found[0])
+        lowest = min(str(entry[4][0]) for entry in answers)  # of several addresses, the one that every worker picks
+        if backend.resolved != lowest:
+            backend.endpoint = native.Endpoint(lowest, address.port)
+            backend.resolved = lowest
+            log.logger.info("backend %s: resolved to %s", backend.id, lowest)
 
     # -- the end
 

@@ -51,8 +51,8 @@ def write(table: Table, verdict: Verdict, result: Result | None, checked: float)
         table.set(0, "latency_us", round(result.latency * 1e6))
         table.set(0, "checked_ns", round(checked * 1e9))
     table.set(0, "since_ns", round(verdict.since * 1e9))
-    table.set(0, "downs", verdict.downs)
     table.set(0, "state", BACKEND_STATES.index(verdict.state))
+    table.set(0, "downs", verdict.downs)  # last: who sees it grow must find the state that made it grow
 
 
 def read(table: Table, verdict: Verdict) -> Result | None:

@@ -163,9 +163,10 @@ class Affinity:
         """A session of the client begins to use its backend."""
         binding = self.live.get(key)
         if binding is None:
-            binding = self.live[key] = self.idle.pop(key, None) or Binding(backend, 0.0)
+            binding = self.idle.pop(key) if key in self.idle else Binding(backend, 0.0)
+            self.live[key] = binding
+        if binding.sessions is None:
             binding.sessions = set()
-        assert binding.sessions is not None
         binding.sessions.add(session)
 
     def detach(self, key: bytes, session: Any) -> None:

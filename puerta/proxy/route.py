@@ -26,7 +26,14 @@ class Route:
     """What sessions of one route share. `config` is the route's entry; times are the loop's monotonic seconds."""
 
     def __init__(
-        self, config: TcpRoute, whole: Config, board: Board, row: int, loop: Loop, store: Store | None, access: AccessLog
+        self,
+        config: TcpRoute,
+        whole: Config,
+        board: Board,
+        row: int,
+        loop: Loop,
+        store: Store | None,
+        access: AccessLog,
     ) -> None:
         self.config, self.loop, self.access = config, loop, access
         self.name = config.name
@@ -118,7 +125,9 @@ class Route:
         for session in victims:
             session.end("backend_down")
         if victims:
-            log.logger.warning("route %s: closed %d sessions of %s, which went down", self.name, len(victims), backend.id)
+            log.logger.warning(
+                "route %s: closed %d sessions of %s, which went down", self.name, len(victims), backend.id
+            )
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
         """End up to `most` sessions that moved no byte in either direction for `seconds`; returns how many."""

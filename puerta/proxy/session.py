@@ -262,7 +262,7 @@ class Session:
     def active(self) -> float:
         """When a byte last moved, in either direction."""
         assert self.upstream is not None
-        return max(self.client.active, self.upstream.active)
+        return float(max(self.client.active, self.upstream.active))
 
     def on_half(self, side: Side) -> None:
         """One side has no more to say; the other goes on."""

@@ -65,8 +65,12 @@ class Store:
             max_connections=2,
             client_name="puerta",
         )
-        self.listener = redis.Redis.from_url(
-            url, socket_timeout=5.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0), client_name="puerta-events"
+        self.listener: Any = redis.Redis.from_url(
+            url,
+            socket_timeout=5.0,
+            socket_connect_timeout=1.0,
+            retry=Retry(NoBackoff(), 0),
+            client_name="puerta-events",
         )
         self.up = True
         self.latency = 0.0

@@ -25,4 +25,4 @@ cdef class Loop:
     cpdef again(self, Channel channel)
     cpdef turn(self)
     cpdef run_pending(self)
-    cdef int bury(self) except -1
+    cpdef int bury(self) except -1

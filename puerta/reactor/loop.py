@@ -65,9 +65,9 @@ class Loop:
         self.poller = Poller()
         self.scratch = Buffer()
         self.now = native.now()
-        self.channels = {}
-        self.pending = []
-        self.grave = []
+        self.channels: dict[int, Channel] = {}
+        self.pending: list[Channel] = []
+        self.grave: list[tuple[Channel, bool]] = []
         self.wake = wake
         self.on_error = on_error
 
@@ -116,7 +116,7 @@ class Loop:
             except Exception:
                 self.on_error(channel)
 
-    def bury(self) -> None:
+    def bury(self) -> int:
         """Close the descriptors of the channels that were closed in this turn."""
         for channel, reset in self.grave:
             if self.channels.get(channel.fd) is channel:
@@ -126,3 +126,4 @@ class Loop:
             else:
                 native.close_fd(channel.fd)
         self.grave.clear()
+        return 0

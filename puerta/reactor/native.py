@@ -185,7 +185,7 @@ def accept(fd: int) -> tuple[int, str, int] | int | None:
     listener = _handle(fd)
     while True:
         try:
-            accepted, address = listener._accept()
+            accepted, address = listener._accept()  # type: ignore[attr-defined]
             break
         except BlockingIOError:
             return None

@@ -60,8 +60,8 @@ class Side(Channel):
         self.closed = False
         self.session = session
         self.meter = meter
-        self.peer = None
-        self.out = None
+        self.peer: Any = None
+        self.out: Any = None
         self.ended = False
         self.shut = False
         self.finishing = False

@@ -52,6 +52,10 @@ def accepts(address: Any) -> bool:
         return probe.connect_ex(address) == 0
 
 
+def state_of(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 class Program:
     """A server process on one address that can be killed, frozen and started again."""
 
@@ -74,7 +78,11 @@ class Program:
             self.process.wait()
 
     def freeze(self) -> None:
+        """Stop every thread of it, and see them stopped."""
         self.send(signal.SIGSTOP)
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        _wait_for(lambda: all(state_of(task) == "T" for task in tasks.iterdir()))
 
     def thaw(self) -> None:
         self.send(signal.SIGCONT)

@@ -26,6 +26,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             directory, config(port, directory, **options), module="tests.process.launch", arguments=arguments, environ=environ
         )
         server.port = port
+        server.log = directory / f"log.{len(made)}"
         made.append(server)
         return server
 

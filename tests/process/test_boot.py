@@ -73,9 +73,8 @@ def test_second_instance_is_refused(make: Make, tmp_path: Path) -> None:
 
 def test_same_run_dir_is_refused(make: Make) -> None:
     with make() as first:
-        second = make()
-        second.log = second.directory / "second"
-        assert second.start().wait() == 1
+        second = make().start()
+        assert second.wait() == 1
         assert f"already running as pid {first.pid}" in second.text()
         assert first.board()["master"]["pid"] == first.pid
 
