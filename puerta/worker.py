@@ -6,7 +6,9 @@ claims and events, resolving names). Everything a connection needs happens on th
 
 from gevent import monkey
 
-monkey.patch_all()  # for redis-py alone, which must wait in the hub; nothing of ours opens a patched socket
+# For redis-py alone, which must wait in the hub; nothing of ours opens a patched socket. `select` stays: the uncompiled
+# core polls its epoll set through it.
+monkey.patch_all(select=False)
 
 import contextlib
 import gc
