@@ -6,9 +6,9 @@ claims and events, resolving names). Everything a connection needs happens on th
 
 from gevent import monkey
 
-# For redis-py alone, which must wait in the hub; nothing of ours opens a patched socket. `select` stays: the uncompiled
-# core polls its epoll set through it.
-monkey.patch_all(select=False)
+# For redis-py alone, which must wait in the hub; nothing of ours opens a patched socket. Not aggressive: that would take
+# away select.epoll, by which the uncompiled core polls.
+monkey.patch_all(aggressive=False)
 
 import contextlib
 import gc

@@ -59,7 +59,8 @@ class Store:
         """In the child: turn into the server. Returns an exit status only if that fails."""
         os.setpgid(0, 0)  # a terminal's ^C is for the master, which stops the store last
         # Two servers must never write one append-only file: this waits for the predecessor's death, and the lock, which
-        # belongs to the open description, goes with us through exec.
+        # belongs to the open description, goes with us through exec. Nor may the predecessor answer in our name.
+        Path(self.socket).unlink(missing_ok=True)
         lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.set_inheritable(lock, True)

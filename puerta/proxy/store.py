@@ -170,6 +170,8 @@ class Store:
             if message is None:
                 subscription.ping()
                 continue
+            if message["type"] != "message":
+                continue
             try:
                 event = json.loads(message["data"])
                 if isinstance(event, dict):
