@@ -10,6 +10,9 @@ COMPILED = [
     "puerta/reactor/native.pyx",
     "puerta/reactor/loop.py",
     "puerta/reactor/relay.py",
+    "puerta/protocol/span.pyx",
+    "puerta/protocol/resp.py",
+    "puerta/proxy/redis_upstream.py",
 ]
 
 

@@ -25,7 +25,8 @@ START_SECONDS = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """In a child, between fork and exec: have the kernel end it when its parent goes, however that happens."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -93,7 +94,12 @@ class Server:
         """Start without waiting, to start several at once."""
         with open(self.directory / "log", "ab") as output:
             self.process = subprocess.Popen(
-                self.command(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+                self.command(),
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # a terminal's ^C is for us, who stop the servers in their order
+                preexec_fn=die_with_parent,
             )
 
     def start(self) -> "Server":

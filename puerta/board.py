@@ -14,6 +14,11 @@ One anonymous mapping, made by the master before its first fork and inherited by
 | `route NAME`             | a worker's counters       | that worker    |
 | `backend ROUTE BACKEND`  | a worker's counters       | that worker    |
 | `verdict ROUTE BACKEND`  | the supervisor's verdict  | supervisor     |
+| `redis ROUTE`            | a worker's counters       | that worker    |
+
+A route of mode redis has two more things here, because its nodes are not known before the fork: *histograms* of how
+long each command took (`latency ROUTE`, a row for each worker), and a *blob* (`topology ROUTE`), in which the
+supervisor tells the workers, in bytes, what the cluster looks like.
 
 A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
 side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
@@ -24,13 +29,26 @@ reaped row's gauges to zero. Tables are found by name, so a reload keeps the cel
 import mmap
 from collections.abc import Iterable
 
+from puerta.blob import Blob
 from puerta.errors import BoardFull
 
-ROWS = 256
+ROWS = 512
 """Workers alive at one time, those that still drain included."""
 
-SIZE = 64 << 20
+SIZE = 256 << 20
 """Bytes of address space; pages that nobody touched cost nothing."""
+
+MAP_NORESERVE = 0x4000
+"""Linux' flag (mmap(2)) that the mmap module does not name: don't count pages before they are touched."""
+
+TOPOLOGY_BYTES = 256 << 10
+"""Room for a cluster of hundreds of nodes, or one whose every slot is a range of its own."""
+
+COMMANDS = 600
+"""Commands of Redis that have a latency histogram of their own."""
+
+BUCKETS = 28
+"""Of a latency histogram: bucket i counts what took from 2**i to 2**(i+1) microseconds, the last one all above too."""
 
 MASTER = ("pid", "generation", "state", "started_ns", "seats", "reload_ok", "reloaded_s")
 CHILDREN = ("pid", "role", "seat", "row", "generation", "state", "restarts", "since_ns")
@@ -53,9 +71,18 @@ ROUTE = (
     *("closed_" + reason for reason in CLOSE_REASONS),
     *("found_" + found for found in FOUND),
 )  # fmt: skip
+REDIS = (
+    "refresh_wanted", "redirects_moved", "redirects_ask", "tryagain", "upstream_connections", "upstream_failures",
+    "pinned", "pinned_pool", "timeouts", "retries", "slow_calls", "topology_version",
+)  # fmt: skip
+"""`refresh_wanted` is a counter: each time a worker raises its cell, the supervisor looks at the cluster anew."""
+
 BACKEND = ("connections", "connections_total", "connect_failures", "connect_us")
 
-GAUGES = frozenset({"connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns"})
+GAUGES = frozenset({
+    "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns",
+    "upstream_connections", "pinned", "pinned_pool", "topology_version",
+})  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""
 
 BACKEND_STATES = ("starting", "up", "down", "drain", "maint")
@@ -104,13 +131,53 @@ class Table:
                 self.set(row, name, 0)
 
 
+class Histograms:
+    """Latency histograms, one of each command in each row: `BUCKETS` counts, then the sum in microseconds.
+
+    A table of that many columns would cost more in names than in cells.
+    """
+
+    __slots__ = ("base", "buckets", "cells", "commands", "rows", "stride")
+
+    def __init__(self, cells: "memoryview[int]", base: int, commands: int, rows: int) -> None:
+        self.cells, self.base, self.commands, self.buckets, self.rows = cells, base, commands, BUCKETS, rows
+        self.stride = BUCKETS + 1
+
+    def index(self, row: int, command: int) -> int:
+        """The position in `cells` of the command's first bucket; the sum's is `BUCKETS` further."""
+        return self.base + (row * self.commands + command) * self.stride
+
+    def record(self, row: int, command: int, microseconds: int) -> None:
+        """Count one call."""
+        first = self.index(row, command)
+        self.cells[first + min(max(microseconds, 1).bit_length(), BUCKETS) - 1] += 1
+        self.cells[first + BUCKETS] += microseconds
+
+    def sums(self, rows: Iterable[int]) -> dict[int, tuple[list[int], int]]:
+        """Counts and microseconds over `rows`, by command, of those that were called. Other rows stay untouched."""
+        width = self.commands * self.stride
+        totals = [0] * width
+        for row in rows:
+            first = self.index(row, 0)
+            totals = [total + cell for total, cell in zip(totals, self.cells[first : first + width], strict=True)]
+        found = {}
+        for command in range(self.commands):
+            first = command * self.stride
+            counts = totals[first : first + BUCKETS]
+            if any(counts):
+                found[command] = (counts, totals[first + BUCKETS])
+        return found
+
+
 class Board:
     """The shared mapping and the directory of its tables. Only the master adds tables, and only before a fork."""
 
     def __init__(self, size: int = SIZE) -> None:
-        self.memory = mmap.mmap(-1, size)  # MAP_SHARED | MAP_ANONYMOUS: the same pages in every child
+        self.memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.cells = memoryview(self.memory).cast("q")
         self.tables: dict[str, Table] = {}
+        self.histograms: dict[str, Histograms] = {}
+        self.blobs: dict[str, Blob] = {}
         self.used = 0
         self.master = self.table("master", MASTER, 1)
         self.children = self.table("children", CHILDREN, ROWS)
@@ -122,12 +189,23 @@ class Board:
         known = self.tables.get(name)
         if known is not None:
             return known
-        need = len(columns) * rows
-        if self.used + need > len(self.cells):
-            raise BoardFull(f"the board has no room for {name}: restart instead of reloading")
-        made = self.tables[name] = Table(self.cells, self.used, columns, rows)
-        self.used += need
+        made = self.tables[name] = Table(self.cells, self._take(name, len(columns) * rows), columns, rows)
         return made
+
+    def blob(self, name: str, size: int) -> Blob:
+        """The blob called `name`, made if it is new; `size` is the most bytes it can hold. Raises BoardFull."""
+        known = self.blobs.get(name)
+        if known is not None:
+            return known
+        made = self.blobs[name] = Blob(self.cells, self._take(name, Blob.need(size)), size)
+        return made
+
+    def _take(self, name: str, need: int) -> int:
+        base = self.used
+        if base + need > len(self.cells):
+            raise BoardFull(f"the board has no room for {name}: restart instead of reloading")
+        self.used += need
+        return base
 
     def route(self, route: str) -> Table:
         return self.table(f"route {route}", ROUTE, ROWS)
@@ -138,16 +216,38 @@ class Board:
     def verdict(self, route: str, backend: str) -> Table:
         return self.table(f"verdict {route} {backend}", VERDICT, 1)
 
-    def lay_out(self, routes: Iterable[tuple[str, Iterable[str]]]) -> None:
-        """Make the tables of every route and its backends, so that children inherit a directory with all of them."""
+    def redis(self, route: str) -> Table:
+        return self.table(f"redis {route}", REDIS, ROWS)
+
+    def latency(self, route: str) -> Histograms:
+        known = self.histograms.get(route)
+        if known is not None:
+            return known
+        base = self._take(f"latency {route}", ROWS * COMMANDS * (BUCKETS + 1))
+        made = self.histograms[route] = Histograms(self.cells, base, COMMANDS, ROWS)
+        return made
+
+    def topology(self, route: str) -> Blob:
+        return self.blob(f"topology {route}", TOPOLOGY_BYTES)
+
+    def lay_out(self, routes: Iterable[tuple[str, Iterable[str]]], redis: Iterable[str] = ()) -> None:
+        """Make the tables of every route and its backends, so that children inherit a directory with all of them.
+
+        `redis` are the names of the routes of mode redis; their nodes come and go without tables of their own.
+        """
         for route, backends in routes:
             self.route(route)
             for backend in backends:
                 self.backend(route, backend)
                 self.verdict(route, backend)
+        for route in redis:
+            self.route(route)
+            self.redis(route)
+            self.latency(route)
+            self.topology(route)
 
     def release(self, row: int) -> None:
         """The process that held this row is gone: its gauges describe nothing any more. Master only."""
         for name, table in self.tables.items():
-            if name == "workers" or name.startswith(("route ", "backend ")):
+            if name == "workers" or name.startswith(("route ", "backend ", "redis ")):
                 table.clear(row, GAUGES)

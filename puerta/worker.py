@@ -23,6 +23,7 @@ import gevent.event
 
 from puerta import log
 from puerta.board import CHILD_STATES
+from puerta.config.schema import TcpRoute
 from puerta.proxy.acceptor import Acceptor
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.mongodb_session import MongodbSession
@@ -55,6 +56,7 @@ class Worker:
         self.routes = [
             Route(route, role.config, role.board, role.row, self.loop, self.store, self.access)
             for route in role.config.routes
+            if isinstance(route, TcpRoute)
         ]
         self.acceptors = self.make_acceptors()
         self.draining_since = 0.0
@@ -64,10 +66,10 @@ class Worker:
         self.health_was_stale = False
 
     def make_store(self) -> Store | None:
-        if all(route.affinity.by == "none" for route in self.role.config.routes):
+        if all(not isinstance(route, TcpRoute) or route.affinity.by == "none" for route in self.role.config.routes):
             return None
         store = Store(self.role.store_url, self.role.config.store.namespace, self.role.config.store.timeout)
-        store.on_recovery = self.forget_idle
+        store.on_doubt = self.doubt_store
         return store
 
     def make_acceptors(self) -> list[Acceptor]:
@@ -100,7 +102,7 @@ class Worker:
         gevent.spawn(self.resolve_often)
         if self.store is not None:
             gevent.spawn(self.store.run)
-            gevent.spawn(self.store.follow, self.on_store_event, self.forget_idle)
+            gevent.spawn(self.store.follow, self.on_store_event)
         self.serve_seats()
         self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
         self.cells.set(self.role.row, "ready", self.role.generation + 1)
@@ -148,7 +150,7 @@ class Worker:
             route.tick(started)
         cells.set(row, "connections", sum(len(route.sessions) for route in self.routes))
         if self.store is not None:
-            cells.set(row, "store_up", int(self.store.up))
+            cells.set(row, "store_up", int(self.store.up and not self.store.refusing))
             cells.set(row, "store_latency_us", int(self.store.latency * 1e6))
         self.watch_health_age()
         if self.draining_since:
@@ -195,9 +197,9 @@ class Worker:
 
     # -- the store
 
-    def forget_idle(self) -> None:
+    def doubt_store(self) -> None:
         for route in self.routes:
-            route.affinity.forget_idle()
+            route.affinity.doubt()
 
     def on_store_event(self, event: dict[str, Any]) -> None:
         if event.get("event") != "moved":

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0
@@ -95,7 +95,7 @@ class Running:
 
     # -- starting and stopping ------------------------------------------------------------------------------------------
 
-    def start(self) -> "Running":
+    def start(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -109,7 +109,7 @@ class Running:
         self.session = self.process.pid
         return self
 
-    def wait_ready(self, timeout: float = PATIENCE) -> "Running":
+    def wait_ready(self, timeout: float = PATIENCE) -> Self:
         def ready() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
@@ -149,7 +149,7 @@ class Running:
         if self.process is not None:
             self.process.wait(PATIENCE)
 
-    def __enter__(self) -> "Running":
+    def __enter__(self) -> Self:
         if self.process is None:
             self.start().wait_ready()
         return self

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from puerta.config.schema import Address, TcpRoute
+from puerta.config.schema import Address, RedisRoute, TcpRoute
 from puerta.config.source import Problems
 from puerta.config.walk import Section, Value
 
@@ -15,6 +15,9 @@ def check(config: Section, problems: Problems) -> None:
         if issubclass(route.type, TcpRoute):
             _backends(route, problems)
             _affinity(route, problems)
+        if issubclass(route.type, RedisRoute):
+            _cluster(route, problems)
+            _auth(route, problems)
 
 
 def _names(config: Section, problems: Problems) -> None:
@@ -48,14 +51,37 @@ def _backends(route: Section, problems: Problems) -> None:
     backends = route.items("backends")
     addresses = [backend.values["address"] for backend in backends if "address" in backend.values]
     _unique(addresses, "is the address of", "list each backend once, and give it a weight", problems)
+    _not_itself(route, addresses, problems)
+    if backends and all(backend.get("weight") == 0 for backend in backends):
+        path = f"{route.path}.backends"
+        problems.add(route.place_of("backends"), path, "every weight is 0: no new client is served (raise one)")
+
+
+def _not_itself(route: Section, addresses: list[Value], problems: Problems) -> None:
     listens = {listen.value for listen in route.items("listen")}
     for address in addresses:
         if address.value in listens:
             what = f"{address.value} is this route's own listen address: it would connect to itself (name the server)"
             problems.add(address.place, address.path, what)
-    if backends and all(backend.get("weight") == 0 for backend in backends):
-        path = f"{route.path}.backends"
-        problems.add(route.place_of("backends"), path, "every weight is 0: no new client is served (raise one)")
+
+
+def _cluster(route: Section, problems: Problems) -> None:
+    seeds = route.items("cluster")
+    _unique(seeds, "is the address of", "list each seed once", problems)
+    _not_itself(route, seeds, problems)
+    for seed in seeds:
+        if seed.value.path:
+            what = "a Unix socket, but nodes of a cluster know each other by host and port (write HOST:PORT)"
+            problems.add(seed.place, seed.path, what)
+
+
+def _auth(route: Section, problems: Problems) -> None:
+    auth = route.values.get("auth")
+    if not isinstance(auth, Section) or "password" not in auth.values:
+        return
+    if auth.get("username") is not None and auth.get("password") is None:
+        what = "a user without auth.password, so that no AUTH would be sent (add it, or remove the user)"
+        problems.add(auth.place_of("username"), f"{auth.path}.username", what)
 
 
 def _affinity(route: Section, problems: Problems) -> None:

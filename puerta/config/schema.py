@@ -38,10 +38,16 @@ __all__ = [
     "ADDRESS",
     "ROUTES",
     "SECRET",
+    "Accept",
     "Address",
     "Admin",
     "Affinity",
+    "AnyRoute",
+    "Auth",
     "Backend",
+    "BaseRoute",
+    "Checks",
+    "ClientAuth",
     "Config",
     "Health",
     "Kind",
@@ -49,6 +55,8 @@ __all__ = [
     "Log",
     "MongodbRoute",
     "ProxyProtocol",
+    "RedisLimits",
+    "RedisRoute",
     "Store",
     "TcpRoute",
     "option",
@@ -146,13 +154,17 @@ class Affinity:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class Checks:
     every: float = option(
         duration(0.1, 3600), "Interval of checks on a healthy backend; a suspect one is asked faster.", 5.0
     )
     timeout: float = option(duration(0.05, 60), "A check that takes longer has failed.", 2.0)
     rise: int = option(integer(1, 100), "Good checks in a row that bring a backend up.", 2)
     fall: int = option(integer(1, 100), "Bad checks in a row that take it down.", 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Health(Checks):
     on_down: str = option(choice("close", "keep"), "What happens to the sessions of a backend that went down.", "close")
 
 
@@ -172,22 +184,68 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyProtocol:
+class Accept:
     accept: tuple[Any, ...] | None = option(
         NETWORK, "Networks whose connections must begin with a PROXY header (v1 or v2); ~ = none.", None, many=True
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyProtocol(Accept):
     send: str | None = option(
         choice("v1", "v2"), "Tell backends the client's address by a PROXY header; ~ = don't.", None
     )
 
 
 @dataclass(frozen=True, slots=True)
-class TcpRoute:
-    """Any protocol: no byte is looked at."""
+class Auth:
+    username: str | None = option(TEXT, "User of Redis' access control lists; ~ = its default user.", None)
+    password: str | None = option(SECRET, "Password; ~ = no AUTH is sent.", None)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAuth:
+    password: str | None = option(
+        SECRET, "Password that clients must show by AUTH or HELLO; ~ = none, and their AUTH is an error.", None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLimits:
+    connections: int = option(
+        integer(1, 10_000_000), "Client connections of this route at one time, over all workers.", 10000
+    )
+    pending: int = option(
+        integer(1, 1_000_000),
+        "Commands of one client in flight; then it is read no further until one is answered.",
+        1024,
+    )
+    buffer: int = option(size(64 << 10, 1 << 30), "Bytes held for one client at most.", 64 << 20)
+    idle_timeout: float | None = option(
+        duration(1, 30 * 86400), "Close after this long without a command; ~ = never.", None
+    )
+    slowlog: float = option(duration(0, 3600), "A command that takes longer is logged and counted; 0 = none is.", 0.01)
+    connect_timeout: float = option(duration(0.01, 60), "Budget of one connect to a node.", 1.0)
+    call_timeout: float = option(
+        duration(0.01, 3600),
+        "A command that a node has not answered by then is an error; not for those that block.",
+        5.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRoute:
+    """What every route has."""
 
     name: str = option(NAME, "Names the route in logs, metrics and keys.")
-    mode: str = option(choice("mongodb", "tcp"), "What the clients speak.")
+    mode: str = option(choice("mongodb", "tcp", "redis"), "What the clients speak.")
     listen: tuple[Address, ...] = option(ADDRESS, "Address, or list of addresses, that clients connect to.", many=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpRoute(BaseRoute):
+    """Any protocol: no byte is looked at."""
+
     backends: tuple[Backend, ...] = section(Backend, "The servers behind this route.", many=True)
     balance: str = option(
         choice("rendezvous", "least-connections", "round-robin", "random-two"),
@@ -214,7 +272,32 @@ class MongodbRoute(TcpRoute):
     )
 
 
-ROUTES: dict[str, type[TcpRoute]] = {"mongodb": MongodbRoute, "tcp": TcpRoute}
+@dataclass(frozen=True, slots=True)
+class RedisRoute(BaseRoute):
+    """Redis or Valkey clients, in front of one Redis Cluster: it looks like a single server to them."""
+
+    cluster: tuple[Address, ...] = option(
+        ADDRESS, "Seeds: nodes of one Redis Cluster, which name all the others.", many=True
+    )
+    auth: Auth = section(Auth, "What Puerta shows the cluster.")
+    client_auth: ClientAuth = section(ClientAuth, "What clients must show Puerta.")
+    read_from: str = option(
+        choice("masters", "replicas", "any"), "Which nodes of a slot are asked by commands that only read.", "masters"
+    )
+    max_redirects: int = option(
+        integer(0, 16), "How often one command follows MOVED, ASK or TRYAGAIN before its client gets the error.", 5
+    )
+    topology_refresh: float = option(
+        duration(1, 3600), "Interval of looks at a healthy cluster's layout; a doubt brings the next one forward.", 30.0
+    )
+    health: Checks = section(Checks, "How nodes are checked.")
+    limits: RedisLimits = section(RedisLimits, "Bounds; each is counted when it strikes.")
+    proxy_protocol: Accept = section(Accept, "PROXY protocol v1 and v2, from clients.")
+
+
+AnyRoute = TcpRoute | RedisRoute
+
+ROUTES: dict[str, type[AnyRoute]] = {"mongodb": MongodbRoute, "tcp": TcpRoute, "redis": RedisRoute}
 """The class of a route by its `mode`."""
 
 
@@ -234,4 +317,4 @@ class Config:
     store: Store = section(Store, "Session affinity and health, shared.")
     admin: Admin = section(Admin, "How operators look in.")
     log: Log = section(Log, "What is written, and how.")
-    routes: tuple[TcpRoute, ...] = section(ROUTES, "What Puerta listens on and what stands behind it.", many=True)
+    routes: tuple[AnyRoute, ...] = section(ROUTES, "What Puerta listens on and what stands behind it.", many=True)

@@ -35,14 +35,15 @@ class Children:
     def free_rows(self) -> int:
         return ROWS - len(self._rows)
 
-    def start(self, seat: Seat, generation: Generation, now: float) -> Child:
-        """Fork a child for `seat`. It is nobody's yet: the caller makes it the seat's child or successor.
+    def start(self, seat: Seat, generation: Generation, now: float, row: int | None = None) -> Child:
+        """Fork a child for `seat`, on `row` if its predecessor left one. The caller makes it the child or successor.
 
         Raises OSError when the kernel refuses, BoardFull without a free row.
         """
-        row = next((row for row in range(ROWS) if row not in self._rows), None)
         if row is None:
-            raise BoardFull("too many old children still drain")
+            row = next((row for row in range(ROWS) if row not in self._rows), None)
+            if row is None:
+                raise BoardFull("too many old children still drain")
         role = self._role(seat, row, generation)
         holds = frozenset((listener.address, listener.seat) for listener in role.listeners)
         house = self.house

@@ -87,7 +87,7 @@ def set_up(config: Config, options: Options, readiness: Readiness) -> Household:
         listeners.open_admin(config.admin.socket or str(run_dir / "puerta.sock"), config.admin.listen)
         listeners.go_live(workers)
         pid_file.write()
-    except BootError:
+    except Exception:
         listeners.close()
         raise
     reader, writer = os.pipe()

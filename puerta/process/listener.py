@@ -20,7 +20,7 @@ import socket
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from puerta.config.schema import Address, TcpRoute
+from puerta.config.schema import Address, BaseRoute
 from puerta.errors import BootError
 from puerta.log import logger
 from puerta.process.unix import Identity, check_socket_path
@@ -93,11 +93,12 @@ class Listeners:
             made = self._bind_unix(listen.path, 0o600) if listen.path else self._bind_tcp(listen, reuse_port=False)
             self.admin.append(Listener("admin", str(listen), SHARED, made))
         for listener in self.admin:
-            listener.socket.listen(BACKLOG)
+            with _saying(listener.address):
+                listener.socket.listen(BACKLOG)
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
-    def of(self, routes: Iterable[TcpRoute]) -> list[Listener]:
+    def of(self, routes: Iterable[BaseRoute]) -> list[Listener]:
         """All seats' sockets of `routes`: what a worker is born with."""
         return [
             Listener(route.name, key[0], key[1], self.sockets[key])

@@ -5,6 +5,7 @@ what *is*, and is the one place from which children are forked or asked to go. T
 must outlive every mistake its children make.
 """
 
+import gc
 import os
 import signal
 import time
@@ -38,8 +39,12 @@ def run(config: Config, options: Options, readiness: Readiness) -> int:
         logger.error("can't start: %s", error)
         readiness.tell(f"can't start: {error}")
         return 1
+    gc.freeze()  # what is loaded by now stays out of collections, so its pages stay shared with the children
     try:
         return Master(config, house).loop()
+    except Exception:
+        logger.exception("the master failed; its children drain")
+        return 1
     finally:
         house.close()
 
@@ -68,7 +73,7 @@ class Master:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def loop(self) -> int:
-        logger.info("starting %s: %d workers", self.roster.current.config.name, self.roster.count)
+        logger.info("starting %s, workers: %d", self.roster.current.config.name, self.roster.count)
         self.reconcile(time.monotonic())
         while self.serving or self.children.living:
             received = signals.wait(self.timing.busy_tick if is_busy(self.children) else self.timing.tick)
@@ -84,13 +89,12 @@ class Master:
     def handle(self, received: signals.Received) -> None:
         entry = received.signal
         if entry.number != signal.SIGCHLD:
-            logger.info("%s from %s", entry.name, f"process {received.sender}" if received.sender else "the terminal")
+            logger.info("%s from %s", entry.name, f"process {received.sender}" if received.sender else "outside")
         getattr(self, entry.action)()
 
     def reap(self, now: float) -> None:
         dead = list(self.children.reap())
         for child, status in dead:
-            self.adoptions.forget(child.row, self.roster.workers)
             seat = self.roster.bury(child, status, now, refill=self.serving)
             if seat is not None and self.reloading.roll is not None:
                 self.reloading.roll.lost(seat, unix.describe_status(status))
@@ -181,7 +185,6 @@ class Master:
     def _wind_down(self, now: float) -> None:
         """Workers first, then the supervisor, so that operators see the end of it, then the store that both use."""
         hurry = self.state == STOPPING
-        self.adoptions.clear(self.roster.workers)
         stages = ((WORKER, SUPERVISOR), (STORE,)) if hurry else ((WORKER,), (SUPERVISOR,), (STORE,))
         for roles in stages:
             leaving = self.children.of(*roles)

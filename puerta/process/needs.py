@@ -1,9 +1,7 @@
 """What a configuration asks of the machine: workers, addresses, descriptors, room on the board."""
 
-from collections.abc import Iterator
-
 from puerta.board import Board
-from puerta.config.schema import Address, Config
+from puerta.config.schema import Address, Config, RedisRoute, TcpRoute
 from puerta.process.listener import MOST_SEATS
 from puerta.process.unix import usable_cores
 
@@ -22,17 +20,12 @@ def addresses(*configs: Config) -> list[Address]:
 
 def lay_out(board: Board, config: Config) -> None:
     """Make room for every route and backend before a fork. Raises BoardFull."""
-    board.lay_out((route.name, _backends(route)) for route in config.routes)
+    relayed = [route for route in config.routes if isinstance(route, TcpRoute)]
+    redis = [route.name for route in config.routes if isinstance(route, RedisRoute)]
+    board.lay_out(((route.name, [backend.id for backend in route.backends]) for route in relayed), redis)
 
 
 def open_files(config: Config) -> int:
     """Descriptors of one worker that has all of its routes' clients: two a relayed session, one a Redis client."""
-    sessions = sum(route.limits.connections * (1 if hasattr(route, "cluster") else 2) for route in config.routes)
+    sessions = sum(route.limits.connections * (1 if isinstance(route, RedisRoute) else 2) for route in config.routes)
     return sessions + _DESCRIPTORS_BESIDES
-
-
-def _backends(route: object) -> Iterator[str]:
-    for backend in getattr(route, "backends", ()):
-        yield backend.id
-    for node in getattr(route, "cluster", ()):
-        yield str(node)

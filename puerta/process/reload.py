@@ -67,7 +67,7 @@ class Reload:
         target = Generation(self._newest, new)
         seats = self._roster.seats_for(needs.worker_count(new))
         self.roll = Roll(target, seats, self._roster.children)
-        logger.info("reloading: generation %d begins, %d workers", target.number, len(seats) - 1)
+        logger.info("reloading: generation %d begins, workers: %d", target.number, len(seats) - 1)
 
     def _take_in(self) -> Config:
         """The new configuration, checked, its sockets bound. Raises PuertaError or OSError."""

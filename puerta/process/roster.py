@@ -62,14 +62,14 @@ class Roster:
         count = max(min(self.count, 1), min(self.count + steps, most))
         if count != self.count + steps:
             hint = " (raise `workers` and reload to have more)" if count == most < MOST_SEATS else ""
-            logger.warning("%d workers is as far as it goes%s", count, hint)
+            logger.warning("workers: %d is as far as it goes%s", count, hint)
         try:
             self.house.listeners.go_live(count)
         except BootError as error:
             logger.error("no worker more: %s", error)
             return
         self.want(count)
-        logger.info("%d workers are wanted", count)
+        logger.info("workers: %d are wanted", count)
 
     def retire_unwanted(self, now: float) -> None:
         for seat in self.workers:
@@ -106,12 +106,9 @@ class Roster:
         return None
 
     def _start(self, seat: Seat, now: float) -> None:
-        if seat.child is not None:
-            self.children.release(seat.child)
-            seat.child = None
-            seat.restarts += 1
+        seat.restarts += seat.child is not None
         try:
-            seat.child = self.children.start(seat, seat.generation, now)
+            seat.child = self.children.start(seat, seat.generation, now, seat.child.row if seat.child else None)
         except (OSError, PuertaError) as error:
             wait = seat.respawn.died(now, 0.0, random.random())
             logger.error("can't start %s: %s; tried again in %.1f s", seat, error, wait)

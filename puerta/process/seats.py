@@ -71,21 +71,14 @@ class Adoptions:
         self._board, self._listeners, self._adopt_after = board, listeners, adopt_after
 
     def settle(self, seats: Sequence[Seat], now: float) -> None:
-        """Name adopters where they are needed, and take back what is needed no more."""
+        """Name adopters where they are needed, and take back what is needed no more.
+
+        To be called after reaping and before forking: whoever gets a dead adopter's row must not inherit its adoptions.
+        """
         able = [seat.child for seat in seats if seat.wanted and seat.child is not None and seat.child.state == UP]
         for seat in seats[: self._listeners.live]:
             adopter = self._choose(seat, able, seats) if self._is_due(seat, now) else None
             self._name(seat, adopter)
-
-    def forget(self, row: int, seats: Sequence[Seat]) -> None:
-        """The child of `row` is gone; whoever gets the row next must not inherit its adoptions."""
-        for seat in seats:
-            if seat.adopter is not None and seat.adopter.row == row:
-                self._name(seat, None)
-
-    def clear(self, seats: Sequence[Seat]) -> None:
-        for seat in seats:
-            self._name(seat, None)
 
     def _is_due(self, seat: Seat, now: float) -> bool:
         if seat.wanted and seat.served:

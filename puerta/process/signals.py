@@ -1,7 +1,10 @@
 """The signals the master takes, once: number, what it does, and the words of docs/signals.md.
 
-There are no handlers. The signals are blocked and the loop takes them one at a time with sigtimedwait, so nothing ever
+There are no handlers. The signals are blocked and the loop takes them one at a time with sigwaitinfo, so nothing ever
 runs between two lines of the master. Two equal signals that wait are one, SIGCHLD too: the loop reaps all it finds.
+
+A timer's SIGALRM ends the wait, not sigtimedwait: when a stop and continue (^Z, fg) interrupts that beyond its deadline,
+CPython 3.11 returns the uninitialised memory of a signal that never came.
 """
 
 import signal
@@ -56,28 +59,29 @@ SIGNALS = (
     Signal(signal.SIGCHLD, "note_child", "A child ended: reap it, and respawn it if it was not asked to.", "default"),
 )
 
-NUMBERS = frozenset(entry.number for entry in SIGNALS)
-_BY_NUMBER = {entry.number: entry for entry in SIGNALS}
+_BY_NUMBER = {int(entry.number): entry for entry in SIGNALS}
+_NUMBERS = frozenset({signal.SIGALRM, *(entry.number for entry in SIGNALS)})
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
     signal: Signal
     sender: int
-    """Process id of who sent it; 0 = the kernel (a terminal)."""
+    """Process id of who sent it; 0 = a terminal, or somebody outside our container."""
 
 
 def block() -> None:
     """From here on the table's signals wait until `wait` takes them. A fork inherits that, see restore_in_child."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 
 
 def wait(timeout: float) -> Received | None:
     """The next signal, or None after `timeout` seconds."""
-    info = signal.sigtimedwait(NUMBERS, timeout)
-    if info is None:
-        return None
-    return Received(_BY_NUMBER[signal.Signals(info.si_signo)], info.si_pid)
+    signal.setitimer(signal.ITIMER_REAL, max(timeout, 0.001))  # 0 would disarm it
+    info = signal.sigwaitinfo(_NUMBERS)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    entry = _BY_NUMBER.get(info.si_signo)
+    return None if entry is None else Received(entry, info.si_pid)
 
 
 def restore_in_child() -> None:
@@ -86,10 +90,10 @@ def restore_in_child() -> None:
     What ends a child (TERM, QUIT) has its default effect until the role installs handlers; everything else that a
     terminal or an operator may send is ignored, so that USR1 can't kill a child that is still importing.
     """
-    for number in NUMBERS:
-        ends = number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
-        signal.signal(number, signal.SIG_DFL if ends else signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+    for number in _NUMBERS:
+        default = number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
+        signal.signal(number, signal.SIG_DFL if default else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
 
 
 def table() -> str:

@@ -38,8 +38,9 @@ class Store:
         self.directory = run_dir.absolute() / "store"
         self.log = str(run_dir.absolute() / "store.log")
         check_socket_path(self.socket)
-        _check_writable(run_dir, owner)
         make_directory(self.directory, 0o700, owner)
+        for directory in (run_dir, self.directory):
+            _check_owner(directory, owner)
 
     @property
     def url(self) -> str:
@@ -111,6 +112,6 @@ def read_version(program: str) -> int:
     return int(match[1]) if match else 0
 
 
-def _check_writable(run_dir: Path, owner: Identity | None) -> None:
-    if owner is not None and run_dir.stat().st_uid != owner.uid:
-        raise BootError(f"{run_dir} must belong to {owner.name}, who runs the store (chown {owner.name} {run_dir})")
+def _check_owner(directory: Path, owner: Identity | None) -> None:
+    if owner is not None and directory.stat().st_uid != owner.uid:
+        raise BootError(f"{directory} must belong to {owner.name}, who runs the store (chown {owner.name} {directory})")

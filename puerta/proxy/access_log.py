@@ -1,15 +1,11 @@
 """One line for each client connection, at its end. Lines are gathered and written together ten times a second."""
 
 import json
+import os
 import time
 from typing import Any
 
 from puerta import log
-
-FIELDS = (
-    "route", "client", "key", "found", "backend", "queue_ms", "connect_ms", "first_byte_ms", "duration_ms",
-    "bytes_in", "bytes_out", "close_reason",
-)  # fmt: skip
 
 MOST = 65536
 """Bytes of lines that may wait; then they are written at once."""
@@ -20,13 +16,14 @@ class AccessLog:
 
     def __init__(self, enabled: bool, as_json: bool) -> None:
         self.enabled, self.as_json = enabled, as_json
+        self.pid = os.getpid()  # which worker served the client
         self.lines: list[str] = []
         self.size = 0
 
     def session(self, session: Any, reason: str) -> None:
         if not self.enabled:
             return
-        values = session.summary(reason)
+        values = {"pid": self.pid, **session.summary(reason)}
         at = log.timestamp(time.time())
         if self.as_json:
             line = json.dumps({"time": at, "level": "access", **values}) + "\n"

@@ -6,6 +6,7 @@ A binding is *live* while this worker has sessions of the client, and *idle* aft
 dropped and are claimed again every third of the time to live, so the store keeps them as long as anybody has a session of
 the client. Idle bindings are a bounded LRU (a plain dict in order of the last use) and are believed for a third of
 the time to live; whoever moves a key in the store tells all workers, and a backend that goes down takes its bindings along.
+What a worker remembers but can't believe is still its proposal: so a store that lost its memory gets it back.
 No look-up takes a lock: one worker is one thread.
 """
 
@@ -13,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from puerta import log
 from puerta.board import FOUND
 from puerta.proxy import balance
-from puerta.proxy.backend import Backend, candidates
+from puerta.proxy.backend import UP, Backend, candidates
 from puerta.proxy.store import CLAIMED, KEPT, MOVED, Store
 from puerta.reactor import native
 
@@ -24,6 +26,9 @@ assert set(FOUND_BY_STORE.values()) <= set(FOUND)
 
 REFRESH_BATCH = 256
 """Bindings claimed again in one go; the rest wait for the next tick, so that no refresh becomes a burst."""
+
+REFRESH_SECONDS = 1.0
+"""Time between two looks for bindings to claim again, at most; so often a store that refuses is bothered with them."""
 
 Placed = Callable[[Backend | None, str], object]
 
@@ -44,7 +49,10 @@ class Binding:
 
 
 class Affinity:
-    """The bindings of one route in one worker. `clock` is the worker's coarse time, advanced by `tick`."""
+    """The bindings of one route in one worker. `clock` is the worker's coarse time, advanced by `tick`.
+
+    `asking` holds who waits for the store's answer about a key; nobody does when a binding is only claimed again.
+    """
 
     def __init__(
         self, route: str, backends: Sequence[Backend], policy: str, ttl: float, cache: int, store: Store | None
@@ -55,8 +63,11 @@ class Affinity:
         self.live: dict[bytes, Binding] = {}
         self.idle: dict[bytes, Binding] = {}
         self.asking: dict[bytes, list[Placed]] = {}
+        self.overtaken: dict[bytes, str] = {}
         self.touched: deque[bytes] = deque(maxlen=REFRESH_BATCH * 16)
         self.due: list[bytes] = []
+        self.next_look = 0.0
+        self.doubted = 0.0
         self.clock = native.now()
 
     # -- look-up
@@ -66,16 +77,23 @@ class Affinity:
         binding = self.live.get(key)
         if binding is None:
             binding = self.idle.get(key)
-            if binding is None or self.clock - binding.confirmed > self.ttl / 3:
+            if binding is None or binding.confirmed <= self.believed_since:
                 return None
         return binding.backend if binding.backend.usable(self.clock) else None
+
+    def known(self, key: bytes) -> Binding | None:
+        return self.live.get(key) or self.idle.get(key)
+
+    @property
+    def believed_since(self) -> float:
+        """What the store confirmed no later than this must be asked for again."""
+        return max(self.doubted, self.clock - self.ttl / 3)
 
     def place(self, key: bytes, tried: Sequence[Backend], placed: Placed) -> None:
         """Find the client a backend, asking the store if there is one. `placed(backend or None, how)` may be called at once.
 
         `tried` are backends that just refused a connection: a binding to one of them is moved by compare-and-set.
         """
-        avoid = self.unusable(key, tried)
         proposal = self.proposal(key, tried)
         if proposal is None:
             placed(None, "none")
@@ -85,20 +103,25 @@ class Affinity:
             self.asking[key].append(placed)
         else:
             self.asking[key] = [placed]
-            self.ask(key, proposal, avoid, list(tried))
+            avoid = self.unusable(key, tried)
+            self.ask(key, proposal, avoid if avoid != proposal.id else "", tried)
 
     def unusable(self, key: bytes, tried: Sequence[Backend]) -> str:
         """The id of the backend that this worker knows the client by and can't use, or ""."""
-        binding = self.live.get(key) or self.idle.get(key)
+        binding = self.known(key)
         if binding is not None and (binding.backend in tried or not binding.backend.usable(self.clock)):
             return binding.backend.id
         return ""
 
     def proposal(self, key: bytes, tried: Sequence[Backend]) -> Backend | None:
+        """Where the client was, if that can be used; else what the policy says."""
+        binding = self.known(key)
+        if binding is not None and binding.backend not in tried and binding.backend.usable(self.clock):
+            return binding.backend
         choice = candidates(self.backends, self.clock, tried)
         return self.propose(key, choice) if choice else None
 
-    def ask(self, key: bytes, proposal: Backend, avoid: str, tried: list[Backend]) -> None:
+    def ask(self, key: bytes, proposal: Backend, avoid: str, tried: Sequence[Backend]) -> None:
         assert self.store is not None
         self.store.claim(
             self.route,
@@ -109,41 +132,58 @@ class Affinity:
             lambda kept, outcome: self.answered(key, tried, kept, outcome),
         )
 
-    def answered(self, key: bytes, tried: list[Backend], kept: str | None, outcome: int) -> None:
+    def answered(self, key: bytes, tried: Sequence[Backend], kept: str | None, outcome: int) -> None:
         """The store has spoken, or could not. It may name a backend that can't be used: then that one is moved."""
+        newer = self.overtaken.pop(key, kept)
         if kept is None:
-            self.tell(key, self.by_hash(key, tried), "hash")
+            self.decide_alone(key, tried)
             return
         backend = self.by_id.get(kept)
-        if outcome == KEPT and (backend is None or backend in tried or not backend.usable(self.clock)):
+        moved_since = newer != kept
+        if backend is None or moved_since or (outcome == KEPT and not self.acceptable(key, backend, tried)):
             proposal = self.proposal(key, tried)
-            if proposal is not None and proposal is not backend:
-                self.ask(key, proposal, kept, tried)
-                return
             if proposal is None:
                 self.tell(key, None, "none")
                 return
-        if backend is None:
-            self.tell(key, self.by_hash(key, tried), "hash")
-            return
+            if moved_since or proposal is not backend:
+                self.ask(key, proposal, "" if moved_since else kept, tried)
+                return
+        assert backend is not None
         self.tell(key, self.bind(key, backend, confirmed=True), FOUND_BY_STORE[outcome])
 
-    def tell(self, key: bytes, backend: Backend | None, how: str) -> None:
-        for placed in self.asking.pop(key, ()):
-            placed(backend, how)
+    def acceptable(self, key: bytes, backend: Backend, tried: Sequence[Backend]) -> bool:
+        """Whether the client may stay where the store has it. When nobody wants to connect, all that is not believed
+        is a backend that went down and that we know the client to have left."""
+        if self.asking[key]:
+            return backend not in tried and backend.usable(self.clock)
+        binding = self.known(key)
+        return backend.state <= UP or binding is None or binding.backend is backend
 
-    def by_hash(self, key: bytes, tried: Sequence[Backend]) -> Backend | None:
-        """Decide alone: what this worker knows of the client first, else the hash that every worker computes alike."""
-        binding = self.live.get(key) or self.idle.get(key)
+    def decide_alone(self, key: bytes, tried: Sequence[Backend]) -> None:
+        """What this worker knows of the client first, else the hash that every worker computes alike."""
+        if not self.asking[key]:
+            del self.asking[key]
+            return
+        binding = self.known(key)
         if binding is not None and binding.backend not in tried and binding.backend.usable(self.clock):
-            return binding.backend
+            self.tell(key, binding.backend, "hash")
+            return
         choice = candidates(self.backends, self.clock, tried)
-        return self.bind(key, balance.rendezvous(key, choice), confirmed=False) if choice else None
+        self.tell(key, self.bind(key, balance.rendezvous(key, choice), confirmed=False) if choice else None, "hash")
+
+    def tell(self, key: bytes, backend: Backend | None, how: str) -> None:
+        """Answer all who wait; one that fails ends, the others still get theirs."""
+        for placed in self.asking.pop(key, ()):
+            try:
+                placed(backend, how)
+            except Exception:
+                log.logger.exception("a session could not be placed and was closed")
+                placed(None, "none")
 
     # -- bindings
 
     def bind(self, key: bytes, backend: Backend, confirmed: bool) -> Backend:
-        binding = self.live.get(key) or self.idle.get(key)
+        binding = self.known(key)
         if binding is None:
             binding = self.idle[key] = Binding(backend, 0.0)
             self.shrink()
@@ -152,22 +192,28 @@ class Affinity:
         binding.confirmed = self.clock if confirmed else 0.0
         return backend
 
-    def rebind(self, binding: Binding, backend: Backend) -> None:
+    @staticmethod
+    def rebind(binding: Binding, backend: Backend) -> None:
         """The client belongs elsewhere now: sessions it still has on another backend would be a split, so they end."""
         binding.backend = backend
         for session in tuple(binding.sessions or ()):
-            if session.backend is not None and session.backend is not backend and session.relaying:
+            if session.backend is not backend:
                 session.end("moved")
 
-    def attach(self, key: bytes, session: Any, backend: Backend) -> None:
-        """A session of the client begins to use its backend."""
-        binding = self.live.get(key)
+    def attach(self, key: bytes, session: Any, backend: Backend) -> bool:
+        """A session of the client is connected to `backend` and begins to use it. False: while it connected, the
+        client was moved or the backend went down, so it must be placed again."""
+        binding = self.known(key)
+        if backend.state > UP or (binding is not None and binding.backend is not backend):
+            return False
         if binding is None:
-            binding = self.idle.pop(key) if key in self.idle else Binding(backend, 0.0)
-            self.live[key] = binding
+            binding = Binding(backend, 0.0)
+        self.idle.pop(key, None)
+        self.live[key] = binding
         if binding.sessions is None:
             binding.sessions = set()
         binding.sessions.add(session)
+        return True
 
     def detach(self, key: bytes, session: Any) -> None:
         """A session of the client ended; after the last one the binding is idle, and the store's time to live counts."""
@@ -179,7 +225,7 @@ class Affinity:
             return
         del self.live[key]
         binding.sessions = None
-        if binding.backend.state > 1:
+        if binding.backend.state > UP:
             return
         self.idle.pop(key, None)
         self.idle[key] = binding
@@ -196,29 +242,39 @@ class Affinity:
         for key in [key for key, binding in self.idle.items() if binding.backend is backend]:
             del self.idle[key]
 
-    def forget_idle(self) -> None:
-        """Events may have been missed: believe no idle binding without asking."""
-        self.idle.clear()
+    def doubt(self) -> None:
+        """Events may have been missed, or the store may have lost its memory: ask it again about every client."""
+        self.doubted = self.clock
+        self.next_look = 0.0
 
     def moved(self, key: bytes, id: str) -> None:
-        """Somebody else moved a client in the store."""
+        """Somebody moved a client in the store. An answer on its way may be older than that."""
+        if key in self.asking:
+            self.overtaken[key] = id
+        binding = self.known(key)
         backend = self.by_id.get(id)
-        binding = self.live.get(key)
-        if binding is None:
-            self.idle.pop(key, None)
-        elif backend is not None and binding.backend is not backend:
+        if binding is None or binding.backend is backend:
+            return
+        if backend is not None:
             self.rebind(binding, backend)
+            binding.confirmed = self.clock
+            return
+        # A machine whose configuration is ahead of ours: there is nowhere to send the client, but its split must end.
+        binding.confirmed = 0.0
+        for session in tuple(binding.sessions or ()):
+            session.end("moved")
 
     # -- upkeep
 
     def tick(self, now: float) -> None:
         """Ten times a second: advance the clock and claim again what is due, a batch at a time."""
         self.clock = now
-        if self.store is None:
+        if self.store is None or not self.store.up:
             return
-        if not self.due:
-            third = now - self.ttl / 3
-            self.due = [key for key, binding in self.live.items() if binding.confirmed < third]
+        if not self.due and now >= self.next_look:
+            self.next_look = now + min(REFRESH_SECONDS, self.ttl / 6)
+            since = self.believed_since
+            self.due = [key for key, binding in self.live.items() if binding.confirmed <= since]
         for _ in range(min(REFRESH_BATCH, len(self.due))):
             self.reclaim(self.due.pop())
         for _ in range(min(REFRESH_BATCH, len(self.touched))):
@@ -226,14 +282,7 @@ class Affinity:
 
     def reclaim(self, key: bytes) -> None:
         """Ask the store to keep what we have: extends its time, restores what a flush lost, and learns of a move."""
-        binding = self.live.get(key) or self.idle.get(key)
-        if binding is None or self.store is None or not self.store.up or binding.backend.state > 1:
-            return
-        self.store.claim(
-            self.route, key, binding.backend.id, self.ttl, "", lambda kept, outcome: self.reclaimed(key, kept)
-        )
-
-    def reclaimed(self, key: bytes, kept: str | None) -> None:
-        backend = self.by_id.get(kept) if kept is not None else None
-        if backend is not None and (key in self.live or key in self.idle):
-            self.bind(key, backend, confirmed=True)
+        binding = self.known(key)
+        if binding is not None and key not in self.asking:
+            self.asking[key] = []
+            self.ask(key, binding.backend, "", ())

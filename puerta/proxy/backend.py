@@ -1,5 +1,6 @@
 """A backend as one worker sees it: where it is, whether it may be used, and how many connections everybody has to it."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ class Backend:
     """One server of a route. The verdict comes from the board; the worker adds only its own fresh suspicion."""
 
     __slots__ = (
-        "cells", "connections", "downs", "endpoint", "failures", "id", "others", "resolved", "sessions", "share", "state",
-        "suspect_until", "table", "total", "turn", "verdict", "weight",
+        "cells", "connect_us", "connections", "downs", "endpoint", "failures", "id", "others", "resolved", "sessions",
+        "share", "state", "suspect_until", "table", "total", "turn", "verdict", "weight",
     )  # fmt: skip
 
     def __init__(self, route: str, id: str, weight: int, board: Board, row: int) -> None:
@@ -31,9 +32,10 @@ class Backend:
         self.connections = self.table.index(row, "connections")
         self.total = self.table.index(row, "connections_total")
         self.failures = self.table.index(row, "connect_failures")
+        self.connect_us = self.table.index(row, "connect_us")
         self.sessions: set[Any] = set()
         self.suspect_until = 0.0
-        self.turn = 0.0
+        self.turn = random.random() * weight  # workers that began their rounds alike would all serve the same backend first
         self.others = 0
         self.state = STARTING
         self.downs = self.verdict.get(0, "downs")

@@ -17,7 +17,7 @@ from typing import Any
 from puerta.errors import ProtocolError
 from puerta.protocol import identity, proxy_protocol
 from puerta.proxy import balance
-from puerta.proxy.backend import Backend, candidates
+from puerta.proxy.backend import UP, Backend, candidates
 from puerta.proxy.route import OUR_OWN_ERRORS, Route
 from puerta.reactor import native
 from puerta.reactor.relay import Side, join
@@ -174,7 +174,7 @@ class Session:
             return
         if backend in self.tried:
             # Somebody else's answer for the same client named a backend that refused us a moment ago.
-            self.on_placed(self.without_affinity("rendezvous"), found)
+            self.place()
             return
         if self.found not in ("claimed", "moved"):
             self.found = found
@@ -201,25 +201,44 @@ class Session:
         assert self.upstream is not None
         if events & BROKEN:
             self.connect_failed(native.connect_error(self.upstream.fd) or errno.ECONNREFUSED)
-        else:
+        elif self.may_stay():
             self.start_relay()
+        else:
+            self.drop_upstream()
+            self.place_again(native.now())
+
+    def may_stay(self) -> bool:
+        """Whether the client still belongs here: while it connected, it may have been moved, or the backend gone down."""
+        backend = self.backend
+        assert backend is not None
+        if self.key is not None:
+            return self.route.affinity.attach(self.key, self, backend)
+        return backend.state <= UP
+
+    def drop_upstream(self) -> None:
+        """Give up the connection that was being made; no byte of the client went there."""
+        self.route.connects.stop(self)
+        self.backend = None
+        if self.upstream is not None:
+            self.upstream.close()
+            self.let_go(self.upstream)
+            self.upstream = None
 
     def connect_failed(self, error: int) -> None:
         """Try the next backend while there is one and the budget lasts; nothing has been sent to this one."""
-        route, backend = self.route, self.backend
+        backend = self.backend
         assert backend is not None
-        route.connects.stop(self)
-        if self.upstream is not None:
-            self.upstream.close()
-            self.upstream = None
+        self.drop_upstream()
         if error in OUR_OWN_ERRORS:
             self.end("limit")
             return
         now = native.now()
         backend.failed(now)
         self.tried = (*self.tried, backend)
-        self.backend = None
-        if now - self.dialled >= route.limits.connect_timeout:
+        self.place_again(now)
+
+    def place_again(self, now: float) -> None:
+        if now - self.dialled >= self.route.limits.connect_timeout:
             self.end("connect_failed")
         else:
             self.place()
@@ -236,9 +255,8 @@ class Session:
         cells = route.cells
         cells[backend.connections] = len(backend.sessions)
         cells[backend.total] += 1
+        cells[backend.connect_us] += int((self.connected - self.dialled) * 1e6)
         cells[route.at["found_" + self.found]] += 1
-        if self.key is not None:
-            route.affinity.attach(self.key, self, backend)
         head = self.proxy_header() + self.head
         self.head = b""
         if head:

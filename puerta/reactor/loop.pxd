@@ -4,9 +4,11 @@ from puerta.reactor.native cimport Buffer, Poller
 cdef class Channel:
     cdef public int fd
     cdef public bint closed
+    cdef public bint queued
     cdef public Loop loop
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
+    cpdef on_turn_end(self)
     cpdef close(self)
     cpdef abort(self)
 
@@ -18,11 +20,15 @@ cdef class Loop:
     cdef public dict channels
     cdef public list pending
     cdef public list grave
+    cdef public list dirty
+    cdef public bint turning
     cdef public object on_error
     cdef public object wake
     cpdef add(self, Channel channel, bint edge=*)
     cpdef remove(self, Channel channel)
     cpdef again(self, Channel channel)
+    cpdef later(self, Channel channel)
     cpdef turn(self)
+    cpdef end_turn(self)
     cpdef run_pending(self)
     cpdef int bury(self) except -1

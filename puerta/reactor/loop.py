@@ -25,18 +25,22 @@ class Channel:
     """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once."""
 
     if not cython.compiled:
-        __slots__ = ("closed", "fd", "loop")
+        __slots__ = ("closed", "fd", "loop", "queued")
 
     def __init__(self, loop: "Loop", fd: int) -> None:
         self.loop = loop
         self.fd = fd
         self.closed = False
+        self.queued = False
 
     def on_event(self, events: int) -> None:
         """The socket became ready; `events` are epoll's bits."""
 
     def on_again(self) -> None:
         """The next turn, after `loop.again(self)`."""
+
+    def on_turn_end(self) -> None:
+        """The end of this turn, after `loop.later(self)`: the place to send what the turn gathered."""
 
     def close(self) -> None:
         """Close the socket at the end of this turn; unread input makes the kernel send a reset by itself."""
@@ -59,7 +63,7 @@ class Loop:
     """
 
     if not cython.compiled:
-        __slots__ = ("channels", "grave", "now", "on_error", "pending", "poller", "scratch", "wake")
+        __slots__ = ("channels", "dirty", "grave", "now", "on_error", "pending", "poller", "scratch", "turning", "wake")
 
     def __init__(self, wake: Callable[[], object], on_error: Callable[[Channel], object]) -> None:
         self.poller = Poller()
@@ -68,6 +72,8 @@ class Loop:
         self.channels: dict[int, Channel] = {}
         self.pending: list[Channel] = []
         self.grave: list[tuple[Channel, bool]] = []
+        self.dirty: list[Channel] = []
+        self.turning = False
         self.wake = wake
         self.on_error = on_error
 
@@ -83,13 +89,22 @@ class Loop:
 
     def again(self, channel: Channel) -> None:
         """Call the channel's `on_again` in the next turn: it stopped for fairness, not for want of input."""
-        if not self.pending:
+        if not self.pending and not self.turning:
             self.wake()
         self.pending.append(channel)
+
+    def later(self, channel: Channel) -> None:
+        """Call the channel's `on_turn_end` once, however often it is asked for: many small writes become one send."""
+        if not channel.queued:
+            channel.queued = True
+            if not self.dirty and not self.turning:
+                self.wake()
+            self.dirty.append(channel)
 
     def turn(self) -> None:
         """Handle everything that is ready now."""
         self.now = native.now()
+        self.turning = True
         self.run_pending()
         count = self.poller.poll()
         for index in range(count):
@@ -100,6 +115,25 @@ class Loop:
                 channel.on_event(self.poller.events(index))
             except Exception:
                 self.on_error(channel)
+        self.end_turn()
+        self.turning = False
+        if self.pending:
+            self.wake()
+
+    def end_turn(self) -> None:
+        """Send what the turn gathered, then close what it closed. Also for work that began outside a turn (timers)."""
+        dirty = self.dirty
+        while dirty:
+            self.dirty = []
+            for channel in dirty:
+                channel.queued = False
+                if channel.closed:
+                    continue
+                try:
+                    channel.on_turn_end()
+                except Exception:
+                    self.on_error(channel)
+            dirty = self.dirty
         self.bury()
 
     def run_pending(self) -> None:

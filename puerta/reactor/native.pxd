@@ -14,6 +14,7 @@ cdef extern from "sys/socket.h" nogil:
 cdef class Buffer:
     cdef unsigned char *data
     cdef Py_ssize_t start
+    cdef Py_ssize_t sent
     cdef Py_ssize_t end
     cdef Py_ssize_t capacity
     cdef int reserve(self, Py_ssize_t room) except -1
@@ -21,6 +22,11 @@ cdef class Buffer:
     cpdef Py_ssize_t fill(self, int fd, Py_ssize_t room) except -9999
     cpdef Py_ssize_t drain(self, int fd) noexcept
     cpdef int append(self, bytes data) except -1
+    cdef int extend(self, const unsigned char *data, Py_ssize_t offset, Py_ssize_t length) except -1
+    cpdef Py_ssize_t push(self, int fd) noexcept
+    cpdef Py_ssize_t unsent(self) noexcept
+    cpdef int skip(self, Py_ssize_t length) noexcept
+    cpdef bytes peek(self, Py_ssize_t offset, Py_ssize_t length)
     cpdef Buffer split(self)
     cpdef bytes take(self)
 

@@ -38,11 +38,12 @@ def _handle(fd: int) -> _socket.socket:
 class Buffer:
     """Bytes on their way: filled from one socket, drained into another. `data[start:end]` is what it holds."""
 
-    __slots__ = ("data", "end", "start")
+    __slots__ = ("data", "end", "sent", "start")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.start = 0
+        self.sent = 0
         self.end = 0
 
     def reserve(self, room: int) -> int:
@@ -51,6 +52,7 @@ class Buffer:
         if self.start:
             del self.data[: self.start]
             self.end -= self.start
+            self.sent = max(0, self.sent - self.start)
             self.start = 0
         if len(self.data) - self.end < room:
             self.data.extend(bytes(room - (len(self.data) - self.end)))
@@ -90,6 +92,37 @@ class Buffer:
         self.data[self.end : self.end + len(data)] = data
         self.end += len(data)
         return 0
+
+    def extend(self, data: Any, offset: int, length: int) -> int:
+        """Append data[offset:offset+length]."""
+        return self.append(bytes(data[offset : offset + length]))
+
+    def push(self, fd: int) -> int:
+        """Send what has not been sent, but keep it until it is `skip`ped. Returns the bytes sent or -errno."""
+        try:
+            with memoryview(self.data) as view:
+                sent = _handles[fd].send(view[self.sent : self.end], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        self.sent += sent
+        return sent
+
+    def unsent(self) -> int:
+        return self.end - self.sent
+
+    def skip(self, length: int) -> int:
+        """Let go of the first `length` bytes held; an empty buffer begins anew."""
+        self.start += length
+        if self.start == self.end:
+            self.start = self.sent = self.end = 0
+        elif self.sent < self.start:
+            self.sent = self.start
+        return 0
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """A copy of `length` bytes, `offset` behind the first one held."""
+        first = self.start + offset
+        return bytes(self.data[first : first + length])
 
     def split(self) -> "Buffer":
         """Move what is held into a buffer of its own, just large enough."""

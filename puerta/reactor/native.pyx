@@ -83,7 +83,7 @@ cdef class Buffer:
 
     def __cinit__(self):
         self.data = NULL
-        self.start = self.end = self.capacity = 0
+        self.start = self.sent = self.end = self.capacity = 0
 
     def __dealloc__(self):
         free(self.data)
@@ -98,6 +98,7 @@ cdef class Buffer:
         if self.start:
             if held:
                 memmove(self.data, self.data + self.start, held)
+            self.sent = max(0, self.sent - self.start)
             self.start = 0
             self.end = held
             if self.capacity - held >= room:
@@ -144,6 +145,40 @@ cdef class Buffer:
         memcpy(self.data + self.end, PyBytes_AS_STRING(data), size)
         self.end += size
         return 0
+
+    cdef int extend(self, const unsigned char *data, Py_ssize_t offset, Py_ssize_t length) except -1:
+        """Append data[offset:offset+length]."""
+        self.reserve(length)
+        memcpy(self.data + self.end, data + offset, length)
+        self.end += length
+        return 0
+
+    cpdef Py_ssize_t push(self, int fd) noexcept:
+        """Send what has not been sent, but keep it until it is `skip`ped. Returns the bytes sent or -errno."""
+        cdef ssize_t sent
+        while True:
+            sent = send(fd, self.data + self.sent, self.end - self.sent, MSG_NOSIGNAL)
+            if sent >= 0:
+                self.sent += sent
+                return sent
+            if errno != EINTR:
+                return -errno
+
+    cpdef Py_ssize_t unsent(self) noexcept:
+        return self.end - self.sent
+
+    cpdef int skip(self, Py_ssize_t length) noexcept:
+        """Let go of the first `length` bytes held; an empty buffer begins anew."""
+        self.start += length
+        if self.start == self.end:
+            self.start = self.sent = self.end = 0
+        elif self.sent < self.start:
+            self.sent = self.start
+        return 0
+
+    cpdef bytes peek(self, Py_ssize_t offset, Py_ssize_t length):
+        """A copy of `length` bytes, `offset` behind the first one held."""
+        return PyBytes_FromStringAndSize(<char *>self.data + self.start + offset, length)
 
     cpdef Buffer split(self):
         """Move what is held into a buffer of its own, just large enough."""

@@ -16,7 +16,7 @@ from puerta.config.kinds import SECRET, Address, Kind, parse_duration, parse_siz
 from puerta.config.load import load
 from puerta.config.reference import reference
 from puerta.config.render import Difference, differences, redact_url, render
-from puerta.config.schema import Backend, Config, MongodbRoute, TcpRoute, option, section
+from puerta.config.schema import Backend, Config, MongodbRoute, RedisRoute, TcpRoute, option, section
 
 # -- any config --------------------------------------------------------------------------------------------------------
 
@@ -30,6 +30,7 @@ ADDRESSES = st.one_of(
     st.builds(lambda host, port: Address(str(host), port), st.ip_addresses(), st.integers(1, 65535)),
     st.builds(Address, st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True), st.integers(1, 65535)),
 )
+SEED = Address("seed", 1)
 STORES = st.sampled_from(
     ["embedded", "redis://h:1/0", "rediss://u:p$$w@[::1]/3", "unix:///run/a?db=1", "redis://ü:ö@h/$"]
 )
@@ -93,6 +94,9 @@ def lawful(config: Config) -> Config:
             changes["backends"] += (Backend(Address("last", 1), 7),)
             if route.mode == "tcp" or route.affinity.by in ("none", "session"):
                 changes["affinity"] = dataclasses.replace(route.affinity, by="hybrid", session_pattern=None)
+        if isinstance(route, RedisRoute):
+            changes["cluster"] = tuple(dict.fromkeys(seed for seed in route.cluster if not seed.path)) or (SEED,)
+            changes["auth"] = route.auth if route.auth.password is not None else schema.Auth()
         routes.append(dataclasses.replace(route, **changes))
     admin = dataclasses.replace(config.admin, listen=config.admin.listen and Address("admin", 1))
     return dataclasses.replace(config, routes=tuple(routes), admin=admin)

@@ -13,9 +13,9 @@ class Fakes(Running):
 
     port: int
 
-    def hello(self, port: int | None = None) -> dict[str, Any]:
+    def hello(self, address: int | str | None = None) -> dict[str, Any]:
         """Who answered one connection."""
-        told: dict[str, Any] = json.loads(ask(port or self.port))
+        told: dict[str, Any] = json.loads(ask(address or self.port))
         return told
 
     def seats(self, count: int = 40) -> set[tuple[int, int]]:

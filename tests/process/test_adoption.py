@@ -33,6 +33,19 @@ def test_crash_looping_seat_is_adopted(make: Make) -> None:
         assert server.board()["adopters"][1] == -1
 
 
+def test_ready_is_not_inherited(make: Make) -> None:
+    """The row of a dead worker still said `ready`: its successor, which is not, would never be adopted."""
+    with make() as server:
+        cause = server.tell("slow", 1)
+        os.kill(server.worker(1), signal.SIGKILL)
+        wait_for(lambda: server.board()["adopters"][1] >= 0, "its seat is adopted")
+        assert server.states()["worker 1"] == "starting"
+        assert {seat for seat, _ in server.seats()} >= {0}
+        cause.unlink()
+        os.kill(server.worker(1), signal.SIGKILL)
+        wait_for(lambda: server.seats() == {(0, 0), (1, 1)}, "it came back")
+
+
 def test_adopter_that_dies_is_replaced(make: Make) -> None:
     with make(workers=3) as server:
         server.tell("die", 2)

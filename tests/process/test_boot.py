@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, free_port, is_listening, wait_for
-from tests.process.server import Make
+from tests.process.server import Fakes, Make, config
 
 
 def test_children_and_board(make: Make) -> None:
@@ -178,13 +178,12 @@ sys.exit(main(entries={"worker": "nowhere:main", "supervisor": "tests.process.fa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_privileges_are_dropped() -> None:
-    from tests.process.server import Fakes, config
-
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
         port = free_port()
-        server = Fakes(directory, "user: nobody\n" + config(port, directory), module="tests.process.launch")
+        text = config(port, directory, extra="user: nobody\nstore: {url: embedded}")
+        server = Fakes(directory, text, module="tests.process.launch")
         server.port = port
         with server:
             user, group, groups = server.board()["user"]

@@ -26,7 +26,7 @@ def test_one_more_and_one_less(make: Make) -> None:
 def test_the_last_one_stays(make: Make) -> None:
     with make(workers=1) as server:
         server.signal(signal.SIGTTOU)
-        server.wait_log("1 workers is as far as it goes")
+        server.wait_log("workers: 1 is as far as it goes")
         assert server.seats() == {(0, 0)}
 
 

