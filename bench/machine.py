@@ -22,8 +22,8 @@ def describe() -> dict[str, str | int]:
     }
 
 
-def raise_descriptor_limit(wanted: int = DESCRIPTORS) -> None:
-    """Use all the open files this process may have. Raises SystemExit when that is too few for idle connections."""
+def raise_descriptor_limit(wanted: int) -> None:
+    """Use all the open files this process may have. Raises SystemExit when that is less than `wanted`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < wanted:

@@ -85,6 +85,10 @@ class Side(Server):
     def memory(self) -> int:
         return processes.memory(self.pid)
 
+    def gone(self) -> bool:
+        """Whether its first process has ended."""
+        return self.process is not None and self.process.poll() is not None
+
     def stop(self) -> None:
         pids = processes.tree(self.pid) if self.process is not None else []
         super().stop()
@@ -122,12 +126,13 @@ class Haproxy(Side):
     name = "haproxy"
     needs = ("haproxy",)
     template = CONFIGS / "haproxy.cfg"
+    connections = 9000
     splice = ""
 
     def values(self) -> dict[str, str]:
         table = "    stick-table type ip size 100k expire 30m\n    stick on src" if self.task.affinity else ""
         servers = self.lines("    server s{number} 127.0.0.1:{port} check inter 5s")
-        return {"affinity": table, "servers": servers, "splice": self.splice}
+        return {"affinity": table, "servers": servers, "splice": self.splice, "connections": str(self.connections)}
 
     def command(self) -> list[str]:
         return [programs.path_of("haproxy"), "-db", "-f", str(self.config_path)]
@@ -141,6 +146,7 @@ class HaproxySplice(Haproxy):
     """HAProxy that lets the kernel move long streams from socket to socket."""
 
     name = "haproxy-splice"
+    connections = 1000  # it sets aside descriptors for two pipes for each
     splice = "    option splice-auto"
 
 
@@ -168,7 +174,7 @@ class Nginx(Side):
 class Envoy(Side):
     name = "envoy"
     needs = ("envoy",)
-    modes = ("tcp", "mongodb", "redis")
+    modes: tuple[str, ...] = ("tcp", "mongodb", "redis")
     flush = 0
 
     def __init__(self, task: Task) -> None:

@@ -56,9 +56,13 @@ def tree(root: int) -> list[int]:
 
 
 def title_of(pid: int) -> str:
-    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    text = b" ".join(words).decode(errors="replace").strip()
-    return re.sub(r"^(/\S*/)?", "", text)[:60]
+    return short_title((PROC / str(pid) / "cmdline").read_bytes())
+
+
+def short_title(cmdline: bytes) -> str:
+    """A process's title, or its program, without path and options."""
+    text = cmdline.replace(b"\0", b" ").decode(errors="replace").strip()
+    return re.split(r"\s+[-/]", re.sub(r"^/\S*/", "", text))[0][:60]
 
 
 def look(root: int) -> list[Process]:

@@ -92,15 +92,21 @@ def first_line(command: list[str], pattern: str = r".*\S.*") -> str:
     return match[0].strip() if match else "unknown"
 
 
+ASK_PUERTA = """
+import puerta, puerta.reactor.loop as loop
+print("Puerta", puerta.__version__, "compiled" if loop.__file__.endswith(".so") else "not compiled")
+"""
+
+
 def puerta_version() -> str:
-    """Puerta's version and, in a git checkout, the commit; `+` when the tree has changes."""
-    version = first_line([sys.executable, "-c", "import puerta; print(puerta.__version__)"])
+    """Puerta's version, whether its core is compiled, and in a git checkout the commit; `+` when the tree has changes."""
+    version = first_line([sys.executable, "-c", ASK_PUERTA])
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     if commit.returncode:
         return version
     changed = subprocess.run([*git, "status", "--porcelain", "puerta"], capture_output=True, text=True, check=False)
-    return f"{version} ({commit.stdout.strip()}{'+' if changed.stdout.strip() else ''})"
+    return f"{version} {commit.stdout.strip()}{'+' if changed.stdout.strip() else ''}"
 
 
 def build_hello(directory: Path) -> str:

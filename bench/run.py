@@ -28,11 +28,11 @@ from bench.backends import Backend
 from bench.load import LoadFailed
 from bench.peers import SIDES
 from bench.ratios import Ratio, line, ratios
-from bench.scenarios import BACKENDS, QUICK, SCENARIOS, Sample, Scenario
+from bench.scenarios import BACKENDS, QUICK, SCENARIOS, IdleScenario, Sample, Scenario
 
 LATEST = programs.HERE / "results" / "latest.json"
 FORMAT = 1
-MEASURED = (LoadFailed, RuntimeError, TimeoutError, OSError)
+UNMEASURED = (LoadFailed, RuntimeError, TimeoutError, OSError)
 
 
 @dataclass
@@ -127,10 +127,21 @@ def unfit(scenario: Scenario, peer: str, workers: int) -> str | None:
 def run(plan: Plan, hello: str) -> None:
     """Fill every comparison of the plan, backend by backend; print each result line as soon as it is known."""
     for name, group in itertools.groupby(plan.comparisons, lambda comparison: comparison.scenario.backend):
-        with BACKENDS[name](hello) as backend:
-            by_scenario = itertools.groupby(group, lambda comparison: comparison.scenario.name)
-            for comparisons in [list(some) for _, some in by_scenario]:
-                run_scenario(plan, comparisons, backend)
+        comparisons = list(group)
+        try:
+            with BACKENDS[name](hello) as backend:
+                for _, some in itertools.groupby(comparisons, lambda comparison: comparison.scenario.name):
+                    run_scenario(plan, list(some), backend)
+        except UNMEASURED as error:
+            for comparison in comparisons:
+                if not comparison.pairs:
+                    fail(comparison, f"the backend `{name}`: {error}")
+
+
+def fail(comparison: Comparison, reason: str) -> None:
+    """It ends this comparison, not the run."""
+    comparison.failure = reason
+    print(f"FAILED {comparison.scenario.name} {comparison.peer}: {reason}", file=sys.stderr, flush=True)
 
 
 def run_scenario(plan: Plan, comparisons: list[Comparison], backend: Backend) -> None:
@@ -144,16 +155,14 @@ def run_scenario(plan: Plan, comparisons: list[Comparison], backend: Backend) ->
 
 
 def run_pair(plan: Plan, comparison: Comparison, backend: Backend, number: int) -> None:
-    """One sample of each side. A failure ends this comparison, not the run."""
+    """One sample of each side."""
     scenario = comparison.scenario
     pair = []
     for side in (plan.subject, comparison.peer):
         try:
             sample = scenario.sample(SIDES[side], backend, plan.workers, plan.seconds)
-        except MEASURED as error:
-            comparison.failure = f"{side}: {error}"
-            print(f"FAILED {scenario.name} {comparison.peer}: {comparison.failure}", file=sys.stderr, flush=True)
-            return
+        except UNMEASURED as error:
+            return fail(comparison, f"{side}: {error}")
         figures = " ".join(f"{measure}={figure:.4g}" for measure, figure in sample.measures.items())
         print(f"  {scenario.name} pair {number + 1} {side}: {figures}", file=sys.stderr, flush=True)
         pair.append(sample)
@@ -208,6 +217,14 @@ def write(path: Path, content: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
+def workers() -> int:
+    """WORKERS of the environment. Raises SystemExit when it is no number of workers."""
+    text = os.environ.get("WORKERS") or "1"
+    if not text.isdecimal() or int(text) < 1:
+        raise SystemExit(f"bench: WORKERS is {text!r}, not a number of workers")
+    return int(text)
+
+
 @contextmanager
 def ended_in_order() -> Iterator[None]:
     """TERM unwinds like ^C, so that every side and backend is stopped."""
@@ -224,10 +241,12 @@ def ended_in_order() -> Iterator[None]:
 
 def main(words: list[str] | None = None) -> int:
     """0 = every comparison was made, 1 = some failed (what was measured is written all the same)."""
-    plan = make_plan(arguments(words), int(os.environ.get("WORKERS") or 1))
+    plan = make_plan(arguments(words), workers())
+    os.environ.pop("PORT", None)  # Puerta would listen there instead
     needs = [need for comparison in plan.comparisons for need in comparison.scenario.needs]
     programs.require([*needs, *(need for side in plan.sides() for need in SIDES[side].needs)])
-    machine.raise_descriptor_limit()
+    idle = any(isinstance(comparison.scenario, IdleScenario) for comparison in plan.comparisons)
+    machine.raise_descriptor_limit(machine.DESCRIPTORS if idle else 0)
     began = datetime.datetime.now(datetime.UTC)
     with ended_in_order(), tempfile.TemporaryDirectory(prefix="puerta-bench-") as directory:
         needs_hello = any(comparison.scenario.backend == "hello" for comparison in plan.comparisons)

@@ -25,7 +25,7 @@ WARM_UP = 0.3
 SETTLE = 1.0
 """Seconds between the last round trip of idle connections and the look at memory."""
 
-SERVES_WITHIN = 15.0
+SERVES_WITHIN = 10.0
 IDLE_CONNECTIONS = 5000
 IDLE_WARM_UP = 64
 
@@ -77,12 +77,16 @@ class Scenario:
         raise NotImplementedError
 
     def sample(self, kind: type[Side], backend: Backend, workers: int, seconds: float) -> Sample:
-        """Start the side, measure it, stop it. Raises LoadFailed, RuntimeError, TimeoutError or OSError."""
+        """Start the side, measure it, stop it. Raises LoadFailed, or RuntimeError when it did not start."""
         side = kind(self.task(backend, workers))
         try:
             side.start()
-            wait_until(lambda: self.serves(side.port, backend), SERVES_WITHIN, f"{side.name} to serve\n{last(side)}")
+            wait_until(lambda: side.gone() or self.serves(side.port, backend), SERVES_WITHIN, f"{side.name} to serve")
+            if side.gone():
+                raise LoadFailed("it has ended")
             return self.measure(side, backend, seconds)
+        except (LoadFailed, TimeoutError, OSError) as error:
+            raise LoadFailed(f"{error}\n{last(side)}".strip()) from error
         finally:
             side.stop()
 

@@ -15,10 +15,12 @@ One anonymous mapping, made by the master before its first fork and inherited by
 | `backend ROUTE BACKEND`  | a worker's counters       | that worker    |
 | `verdict ROUTE BACKEND`  | the supervisor's verdict  | supervisor     |
 | `redis ROUTE`            | a worker's counters       | that worker    |
+| `node ROUTE CELL`        | a worker's counters       | that worker    |
 
-A route of mode redis has two more things here, because its nodes are not known before the fork: *histograms* of how
-long each command took (`latency ROUTE`, a row for each worker), and a *blob* (`topology ROUTE`), in which the
-supervisor tells the workers, in bytes, what the cluster looks like.
+A route of mode redis has two more things here: *histograms* of how long each command took (`latency ROUTE`, a row for
+each worker), and a *blob* (`topology ROUTE`), in which the supervisor tells the workers, in bytes, what the cluster
+looks like. Its nodes are not known before the fork, so their tables are made in advance, and the topology says which
+node has which.
 
 A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
 side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
@@ -35,7 +37,7 @@ from puerta.errors import BoardFull
 ROWS = 512
 """Workers alive at one time, those that still drain included."""
 
-SIZE = 256 << 20
+SIZE = 512 << 20
 """Bytes of address space; pages that nobody touched cost nothing."""
 
 MAP_NORESERVE = 0x4000
@@ -43,6 +45,9 @@ MAP_NORESERVE = 0x4000
 
 TOPOLOGY_BYTES = 256 << 10
 """Room for a cluster of hundreds of nodes, or one whose every slot is a range of its own."""
+
+NODES = 256
+"""Nodes of one cluster that are counted one by one."""
 
 COMMANDS = 600
 """Commands of Redis that have a latency histogram of their own."""
@@ -132,7 +137,7 @@ class Table:
 
 
 class Histograms:
-    """Latency histograms, one of each command in each row: `BUCKETS` counts, then the sum in microseconds.
+    """Latency histograms: in each row `BUCKETS` counts of each command, and then each command's sum in microseconds.
 
     A table of that many columns would cost more in names than in cells.
     """
@@ -141,31 +146,27 @@ class Histograms:
 
     def __init__(self, cells: "memoryview[int]", base: int, commands: int, rows: int) -> None:
         self.cells, self.base, self.commands, self.buckets, self.rows = cells, base, commands, BUCKETS, rows
-        self.stride = BUCKETS + 1
+        self.stride = commands * (BUCKETS + 1)
 
     def index(self, row: int, command: int) -> int:
-        """The position in `cells` of the command's first bucket; the sum's is `BUCKETS` further."""
-        return self.base + (row * self.commands + command) * self.stride
+        """The position in `cells` of the command's first bucket; the next command's is `buckets` further."""
+        return self.base + row * self.stride + command * BUCKETS
 
-    def record(self, row: int, command: int, microseconds: int) -> None:
-        """Count one call."""
-        first = self.index(row, command)
-        self.cells[first + min(max(microseconds, 1).bit_length(), BUCKETS) - 1] += 1
-        self.cells[first + BUCKETS] += microseconds
+    def sum_index(self, row: int, command: int) -> int:
+        """The position in `cells` of the microseconds that the command's calls took together."""
+        return self.base + row * self.stride + self.commands * BUCKETS + command
 
-    def sums(self, rows: Iterable[int]) -> dict[int, tuple[list[int], int]]:
+    def totals(self, rows: Iterable[int]) -> dict[int, tuple[list[int], int]]:
         """Counts and microseconds over `rows`, by command, of those that were called. Other rows stay untouched."""
-        width = self.commands * self.stride
-        totals = [0] * width
+        totals = [0] * self.stride
         for row in rows:
             first = self.index(row, 0)
-            totals = [total + cell for total, cell in zip(totals, self.cells[first : first + width], strict=True)]
+            totals = [total + cell for total, cell in zip(totals, self.cells[first : first + self.stride], strict=True)]
         found = {}
-        for command in range(self.commands):
-            first = command * self.stride
-            counts = totals[first : first + BUCKETS]
+        for command, microseconds in enumerate(totals[self.commands * BUCKETS :]):
+            counts = totals[command * BUCKETS : (command + 1) * BUCKETS]
             if any(counts):
-                found[command] = (counts, totals[first + BUCKETS])
+                found[command] = (counts, microseconds)
         return found
 
 
@@ -219,6 +220,10 @@ class Board:
     def redis(self, route: str) -> Table:
         return self.table(f"redis {route}", REDIS, ROWS)
 
+    def node(self, route: str, cell: int) -> Table:
+        """What workers count about the node to which the topology gave this number."""
+        return self.table(f"node {route} {cell}", BACKEND, ROWS)
+
     def latency(self, route: str) -> Histograms:
         known = self.histograms.get(route)
         if known is not None:
@@ -245,9 +250,11 @@ class Board:
             self.redis(route)
             self.latency(route)
             self.topology(route)
+            for cell in range(NODES):
+                self.node(route, cell)
 
     def release(self, row: int) -> None:
         """The process that held this row is gone: its gauges describe nothing any more. Master only."""
         for name, table in self.tables.items():
-            if name == "workers" or name.startswith(("route ", "backend ", "redis ")):
+            if name == "workers" or name.startswith(("route ", "backend ", "redis ", "node ")):
                 table.clear(row, GAUGES)

@@ -69,10 +69,12 @@ class Supervisor:
         if self.publisher is not None:
             self.publisher.start()
         self.monitor.start()
-        app = App(self.role, self.monitor.result, render(self.role.config))
+        app = App(self.role, self.monitor, render(self.role.config))
         self.servers = serve(app, [each.socket for each in self.role.listeners])
         self.role.board.workers.set(self.role.row, "ready", self.role.generation + 1)
-        logger.info("supervisor watches %d backends", len(self.monitor.watches))
+        logger.info(
+            "supervisor watches %d backends and %d clusters", len(self.monitor.watches), len(self.monitor.clusters)
+        )
 
     def run(self) -> bool:
         """Beat until it is time to go. True: there is time to close what is open; False: go at once."""

@@ -10,12 +10,12 @@ from gevent import monkey
 # away select.epoll, by which the uncompiled core polls.
 monkey.patch_all(aggressive=False)
 
-import contextlib
+import errno
 import gc
 import resource
 import signal
-import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -23,10 +23,14 @@ import gevent.event
 
 from puerta import log
 from puerta.board import CHILD_STATES
-from puerta.config.schema import TcpRoute
+from puerta.config.schema import AnyRoute, RedisRoute, TcpRoute
 from puerta.proxy.acceptor import Acceptor
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.mongodb_session import MongodbSession
+from puerta.proxy.names import Names
+from puerta.proxy.redis_route import RedisRouteRunner
+from puerta.proxy.redis_session import RedisSession
+from puerta.proxy.redis_upstream import Upstream
 from puerta.proxy.route import IDLE_BEFORE_CLOSE, Route, SessionFactory
 from puerta.proxy.session import Session
 from puerta.proxy.store import Store
@@ -35,11 +39,11 @@ from puerta.reactor.loop import Channel, Loop
 from puerta.role import Role
 
 TICK_SECONDS = 0.1
-RESOLVE_SECONDS = 30.0
+LAYOUT_SECONDS = 5.0
 RESERVED_DESCRIPTORS = 64
 HEALTH_STALE_SECONDS = 30.0
 
-SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session}
+SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session, "redis": RedisSession}
 
 
 class Worker:
@@ -53,11 +57,8 @@ class Worker:
         self.loop = Loop(self.wake, self.session_failed)
         self.access = AccessLog(role.config.log.access, role.config.log.format == "json")
         self.store = self.make_store()
-        self.routes = [
-            Route(route, role.config, role.board, role.row, self.loop, self.store, self.access)
-            for route in role.config.routes
-            if isinstance(route, TcpRoute)
-        ]
+        self.names = Names()
+        self.routes: list[Any] = [self.make_route(route) for route in role.config.routes]
         self.acceptors = self.make_acceptors()
         self.draining_since = 0.0
         self.stopped = gevent.event.Event()
@@ -71,6 +72,14 @@ class Worker:
         store = Store(self.role.store_url, self.role.config.store.namespace, self.role.config.store.timeout)
         store.on_doubt = self.doubt_store
         return store
+
+    def make_route(self, config: AnyRoute) -> Any:
+        role = self.role
+        if isinstance(config, RedisRoute):
+            return RedisRouteRunner(
+                config, role.board, role.row, self.loop, self.access, self.schedule, self.names.address
+            )
+        return Route(config, role.config, role.board, role.row, self.loop, self.store, self.access)
 
     def make_acceptors(self) -> list[Acceptor]:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(self.role.listeners)
@@ -92,17 +101,19 @@ class Worker:
 
     def run(self) -> int:
         self.install_signals()
-        self.resolve_all()
+        self.names.look_up_all(self.host_names())
+        self.place_backends()
         watcher = self.hub.loop.io(self.loop.poller.fileno(), 1)
         watcher.start(self.loop.turn)
         timer = self.hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
         timer.start(self.tick)
         lifeline = self.hub.loop.io(self.role.lifeline, 1)
         lifeline.start(self.master_died)
-        gevent.spawn(self.resolve_often)
+        gevent.spawn(self.names.refresh_often)
         if self.store is not None:
             gevent.spawn(self.store.run)
             gevent.spawn(self.store.follow, self.on_store_event)
+        self.wait_for_layouts()
         self.serve_seats()
         self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
         self.cells.set(self.role.row, "ready", self.role.generation + 1)
@@ -133,6 +144,10 @@ class Worker:
         session = getattr(channel, "session", None)
         if session is not None:
             session.end("internal_error")
+        elif isinstance(channel, RedisSession):
+            channel.end("internal_error")
+        elif isinstance(channel, Upstream):
+            channel.cluster.upstream_lost(channel, errno.EPROTO)
         elif not isinstance(channel, Acceptor):
             channel.abort()
 
@@ -152,6 +167,7 @@ class Worker:
         if self.store is not None:
             cells.set(row, "store_up", int(self.store.up and not self.store.refusing))
             cells.set(row, "store_latency_us", int(self.store.latency * 1e6))
+        self.place_backends()
         self.watch_health_age()
         if self.draining_since:
             self.go_on_draining(started)
@@ -160,7 +176,7 @@ class Worker:
         for acceptor in self.acceptors:
             acceptor.tick(started)
         self.access.flush()
-        self.loop.bury()
+        self.loop.end_turn()
 
     def write_meters(self) -> None:
         for route in self.routes:
@@ -195,6 +211,12 @@ class Worker:
             else:
                 log.logger.info("health: verdicts are fresh again")
 
+    def wait_for_layouts(self) -> None:
+        """A Redis route is of use once the supervisor has published where the slots are; but never wait for ever."""
+        deadline = native.now() + LAYOUT_SECONDS
+        while native.now() < deadline and not all(route.ready() for route in self.routes):
+            gevent.sleep(0.02)
+
     # -- the store
 
     def doubt_store(self) -> None:
@@ -210,38 +232,27 @@ class Worker:
 
     # -- names
 
-    def resolve_often(self) -> None:
-        while True:
-            gevent.sleep(RESOLVE_SECONDS)
-            self.resolve_all()
+    def host_names(self) -> list[str]:
+        hosts = [entry.address.host for route in self.role.config.routes for entry in getattr(route, "backends", ())]
+        return [host for host in hosts if host]
 
-    def resolve_all(self) -> None:
-        """Look up every backend's address ahead of its use; a name that can't be resolved now keeps its last one."""
-        jobs = [
-            gevent.spawn(self.resolve, backend, entry.address)
-            for route in self.routes
-            for backend, entry in zip(route.backends, route.config.backends, strict=True)
-        ]
-        gevent.joinall(jobs, timeout=5.0)
+    def place_backends(self) -> None:
+        """Every backend gets the address that its name has now."""
+        for route in self.routes:
+            for backend, entry in zip(route.backends, getattr(route.config, "backends", ()), strict=True):
+                backend.locate(entry.address, self.names.address)
 
-    @staticmethod
-    def resolve(backend: Any, address: Any) -> None:
-        with contextlib.suppress(ValueError):
-            if backend.endpoint is None:
-                backend.endpoint = native.Endpoint(address.host, address.port, address.path)
-                backend.resolved = ""
-        if backend.endpoint is not None and not backend.resolved:
-            return
+    def schedule(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call `function` on the hub later, as a turn of the loop of its own."""
+        gevent.spawn_later(seconds, self.run_turn, function)
+
+    def run_turn(self, function: Callable[[], object]) -> None:
+        self.loop.now = native.now()
         try:
-            answers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            log.logger.warning("backend %s: cannot resolve: %s", backend.id, error)
-            return
-        lowest = min(str(entry[4][0]) for entry in answers)  # of several addresses, the one that every worker picks
-        if backend.resolved != lowest:
-            backend.endpoint = native.Endpoint(lowest, address.port)
-            backend.resolved = lowest
-            log.logger.info("backend %s: resolved to %s", backend.id, lowest)
+            function()
+        except Exception:
+            log.logger.exception("a scheduled step failed")
+        self.loop.end_turn()
 
     # -- the end
 
@@ -275,7 +286,7 @@ class Worker:
         else:
             ticks = max(1.0, (limit * 2 / 3 - passed) / TICK_SECONDS)
             for route in self.routes:
-                if route.config.mode == "mongodb":
+                if route.config.mode != "tcp":
                     route.close_idle(now, IDLE_BEFORE_CLOSE, "drained", max(1, round(len(route.sessions) / ticks)))
 
     def stop(self) -> None:

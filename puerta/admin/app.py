@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from puerta.admin import metrics, page
-from puerta.admin.status import Results, build, readiness
+from puerta.admin.status import Watcher, build, readiness
 from puerta.log import logger
 from puerta.role import Role
 
@@ -47,8 +47,8 @@ class Answer:
 class App:
     """`config_text` is the effective configuration with its secrets redacted: `/config` shows it as it is."""
 
-    def __init__(self, role: Role, results: Results, config_text: str) -> None:
-        self.role, self.results, self.config_text = role, results, config_text
+    def __init__(self, role: Role, watcher: Watcher, config_text: str) -> None:
+        self.role, self.watcher, self.config_text = role, watcher, config_text
         self.registry = metrics.registry(metrics.BoardCollector(role.board, self.status, config_text))
         self.pages: dict[str, Callable[[dict[str, str]], Answer]] = {
             "/": self._page,
@@ -60,7 +60,7 @@ class App:
         }
 
     def status(self) -> dict[str, Any]:
-        return build(self.role, self.results)
+        return build(self.role, self.watcher)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         answer = self._answer(environ)

@@ -5,42 +5,21 @@ A worker is labelled by `row` beside its `seat`, because during a reload two wor
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, SummaryMetricFamily
+from prometheus_client.core import SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from puerta import __version__
-from puerta.admin import processes
+from puerta.admin import cluster_metrics, processes
+from puerta.admin.families import Sample, counter, gauge, info
 from puerta.board import BACKEND_STATES, CHILD_STATES, ROLES, Board
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 Status = Callable[[], dict[str, Any]]
-Sample = tuple[tuple[str, ...], float]
-
-
-def gauge(name: str, help: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def counter(name: str, help: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    """`name` is without its `_total`, which the exposition adds."""
-    family = CounterMetricFamily(name, help, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def info(name: str, help: str, values: dict[str, str]) -> Metric:
-    family = InfoMetricFamily(name, help)
-    family.add_metric((), values)
-    return family
 
 
 class BoardCollector(Collector):
@@ -60,6 +39,7 @@ class BoardCollector(Collector):
         backends = [((route["name"], each["id"]), each) for route in status["routes"] for each in route["backends"]]
         yield from self._backends(backends)
         yield from self._connects(backends)
+        yield from cluster_metrics.collect(self.board, [each for each in status["routes"] if each["mode"] == "redis"])
         yield from self._usage()
 
     def _process_group(self, status: dict[str, Any]) -> Iterator[Metric]:

@@ -7,6 +7,10 @@ from typing import Any
 REFRESH = 2
 """Seconds between two loads."""
 
+COUNTS = ("#open", "#in all", "#failed", "#downs", "#check", "#checked")
+BUSIEST = 11
+"""Lines of latencies: all commands together, and the ten most used."""
+
 STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#1c2733;background:#fbfcfd}
 h1{font-size:1.5em;margin:0}h2{font-size:1.1em;margin:1.8em 0 .4em}p{margin:.3em 0;color:#51606f}
@@ -51,17 +55,41 @@ def route(each: dict[str, Any]) -> str:
         f"{size(each['bytes_in'])} in, {size(each['bytes_out'])} out</p>"
         f"<p>found: {text(found)} · closed: {text(closed)}</p>"
     )
-    columns = ("backend", "state", "#weight", "#open", "#in all", "#failed", "#downs", "#check", "#checked", "remark")
-    return head + table(columns, [backend(one) for one in each["backends"]])
+    if each["mode"] == "redis":
+        return head + cluster(each)
+    columns = ("backend", "state", "#weight", *COUNTS, "remark")
+    rows = [
+        (text(one["id"]), badge(one["state"]), f"{one['effective_weight']:g}", *counts(one)) for one in each["backends"]
+    ]
+    return head + table(columns, rows)
 
 
-def backend(one: dict[str, Any]) -> tuple[str, ...]:
+def cluster(each: dict[str, Any]) -> str:
+    """What stands behind a route of mode redis, and how long its busiest commands take."""
+    redirects = ", ".join(f"{kind} {count}" for kind, count in each["redirects"].items())
+    head = (
+        f"<p>{each['slots_covered']} slots covered, confirmed {duration(each['topology_age_seconds'])} ago · "
+        f"redirects: {text(redirects)} · {each['timeouts_total']} timeouts, {each['retries_total']} retries, "
+        f"{each['slow_calls_total']} slow commands</p>"
+    )
+    rows = [
+        (text(one["id"]), text(one["role"]), badge(one["state"]), text(one["slots"]), *counts(one))
+        for one in each["backends"]
+    ]
+    busiest = list(each["latency"].items())[:BUSIEST]
+    times = [(text(name), *(text(value) for value in found.values())) for name, found in busiest]
+    return (
+        head
+        + table(("node", "role", "state", "#slots", *COUNTS, "remark"), rows)
+        + table(("command", "#count", "#p50 ms", "#p95 ms", "#p99 ms"), times)
+    )
+
+
+def counts(one: dict[str, Any]) -> tuple[str, ...]:
+    """A backend's cells under COUNTS, and the remark."""
     check = one["check"]
     remark = "; ".join(filter(None, [check["error"], *check["warnings"]]))
     return (
-        text(one["id"]),
-        badge(one["state"]),
-        f"{one['effective_weight']:g}",
         text(one["connections"]),
         text(one["connections_total"]),
         text(one["connect_failures_total"]),

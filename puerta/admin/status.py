@@ -3,23 +3,33 @@ readiness checks and half of the metrics are made from. Read from the board, whi
 """
 
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from puerta import __version__
+from puerta.admin import cluster_status
+from puerta.admin.moments import age
 from puerta.board import BACKEND_STATES, CHILD_STATES, CLOSE_REASONS, FOUND, MASTER_STATES, ROLES, Board, Table
 from puerta.config.kinds import redact_url
-from puerta.config.schema import TcpRoute
+from puerta.config.schema import AnyRoute, TcpRoute
 from puerta.health.dial import Result
+from puerta.health.snapshot import Snapshot
 from puerta.role import WORKER, Role
 
-Results = Callable[[str, str], Result | None]
-"""The last check's result by route and backend: the board has no room for its words."""
+
+class Watcher(Protocol):
+    """Who checks the backends and knows what the board has no room for."""
+
+    def result(self, route: str, backend: str) -> Result | None:
+        """The last check's result."""
+
+    def cluster(self, route: str) -> Snapshot:
+        """The nodes behind a route of mode redis."""
+
 
 UP = "up"
 
 
-def build(role: Role, results: Results) -> dict[str, Any]:
+def build(role: Role, watcher: Watcher) -> dict[str, Any]:
     """The status as of now."""
     now = time.monotonic_ns()
     board = role.board
@@ -34,17 +44,12 @@ def build(role: Role, results: Results) -> dict[str, Any]:
         "state": named(MASTER_STATES, master["state"]),
         "workers": members,
         "store": store(role.store_url, board, members),
-        "routes": [route_status(board, route, results, now) for route in role.config.routes],
+        "routes": [route_status(board, route, watcher, now) for route in role.config.routes],
     }
 
 
 def named(names: tuple[str, ...], index: int) -> str:
     return names[index] if 0 <= index < len(names) else "unknown"
-
-
-def age(then_ns: int, now_ns: int) -> float | None:
-    """Seconds since a moment of the monotonic clock; None if it never came (the cell is 0)."""
-    return round(max(0, now_ns - then_ns) / 1e9, 3) if then_ns else None
 
 
 def workers(board: Board, now: int) -> list[dict[str, Any]]:
@@ -84,7 +89,14 @@ def store(url: str, board: Board, members: list[dict[str, Any]]) -> dict[str, An
     return {"url": redact_url(url), "state": state, "latency_ms": max(latencies) / 1000 if latencies else None}
 
 
-def route_status(board: Board, route: TcpRoute, results: Results, now: int) -> dict[str, Any]:
+def route_status(board: Board, route: AnyRoute, watcher: Watcher, now: int) -> dict[str, Any]:
+    """What all routes have, and what the route's mode adds."""
+    if isinstance(route, TcpRoute):
+        return counters(board, route) | {"backends": backends(board, route, watcher, now)}
+    return counters(board, route) | cluster_status.build(board, route.name, watcher.cluster(route.name), now)
+
+
+def counters(board: Board, route: AnyRoute) -> dict[str, Any]:
     table = board.route(route.name)
     return {
         "name": route.name,
@@ -98,14 +110,17 @@ def route_status(board: Board, route: TcpRoute, results: Results, now: int) -> d
         "buffered_bytes": table.sum("buffered_bytes"),
         "closed": {reason: table.sum("closed_" + reason) for reason in CLOSE_REASONS},
         "found": {found: table.sum("found_" + found) for found in FOUND},
-        "backends": [
-            backend_status(
-                backend.id, backend.weight, board.backend(route.name, backend.id),
-                board.verdict(route.name, backend.id), results(route.name, backend.id), now,
-            )
-            for backend in route.backends
-        ],
-    }  # fmt: skip
+    }
+
+
+def backends(board: Board, route: TcpRoute, watcher: Watcher, now: int) -> list[dict[str, Any]]:
+    return [
+        backend_status(
+            backend.id, backend.weight, board.backend(route.name, backend.id),
+            board.verdict(route.name, backend.id), watcher.result(route.name, backend.id), now,
+        )
+        for backend in route.backends
+    ]  # fmt: skip
 
 
 def backend_status(
@@ -143,6 +158,9 @@ def readiness(status: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("workers", None if serving else "no worker is up"),
     ]
     for route in status["routes"]:
+        if "slots_covered" in route:
+            checks.append(cluster_status.readiness(route))
+            continue
         healthy = sum(backend["state"] == UP for backend in route["backends"])
         checks.append((f"route {route['name']}", None if healthy else "no healthy backend"))
     return checks

@@ -6,14 +6,16 @@ One thread a backend is the simplest thing that keeps a frozen backend from dela
 import random
 import threading
 import time
-from collections.abc import Callable
 
 from puerta.board import Board
-from puerta.config.schema import Backend, Config, TcpRoute
+from puerta.config.schema import Backend, Config, RedisRoute, TcpRoute
 from puerta.health import publish
 from puerta.health.checks import make
+from puerta.health.cluster import ClusterWatch
 from puerta.health.dial import Check, Result
-from puerta.health.verdict import DRAIN, STARTING, UP, Verdict
+from puerta.health.remark import remark
+from puerta.health.snapshot import Snapshot
+from puerta.health.verdict import UP, Verdict
 from puerta.log import logger
 
 POLL = 0.1
@@ -22,13 +24,11 @@ POLL = 0.1
 HASTE = 0.1
 """Seconds that pass at least between two checks of one backend, however many ask for one."""
 
-Offer = Callable[[publish.Report, bool], None]
-
 
 class Watch:
     """One backend of one route: its check, its verdict, its board row, its thread."""
 
-    def __init__(self, route: TcpRoute, backend: Backend, board: Board, offer: Offer) -> None:
+    def __init__(self, route: TcpRoute, backend: Backend, board: Board, offer: publish.Offer) -> None:
         self.route, self.backend, self.offer = route, backend, offer
         self.workers = board.backend(route.name, backend.id)
         self.row = board.verdict(route.name, backend.id)
@@ -81,10 +81,7 @@ class Watch:
             self.result = result
             publish.write(self.row, self.verdict, result, now)
             state, pause = self.verdict.state, self.verdict.interval(random.random())
-        if changed:
-            self._log_change(before, state, result)
-        if result.warnings and (last is None or last.warnings != result.warnings):
-            logger.warning("backend %s/%s: %s", self.route.name, self.backend.id, "; ".join(result.warnings))
+        remark(f"{self.route.name}/{self.backend.id}", self.route.health, (before, state), (last, result))
         self._report(state, result, changed)
         return pause
 
@@ -106,17 +103,6 @@ class Watch:
                 logger.exception("checking backend %s/%s", self.route.name, self.backend.id)
             return Result(False, error=f"the check failed: {type(error).__name__}")
 
-    def _log_change(self, before: str, state: str, result: Result) -> None:
-        name, health = f"{self.route.name}/{self.backend.id}", self.route.health
-        if state == UP:
-            reason = "first check" if before == STARTING else f"{health.rise} good checks in a row"
-            logger.info("backend %s is up (was %s): %s", name, before, reason)
-        elif state == DRAIN:
-            logger.warning("backend %s is draining (was %s): %s", name, before, result.error)
-        else:
-            reason = "first check" if before == STARTING else f"{health.fall} in a row"
-            logger.warning("backend %s is down (was %s): %s (%s)", name, before, result.error, reason)
-
     def _report(self, state: str, result: Result, changed: bool) -> None:
         report = publish.Report(
             self.route.name, self.backend.id, state, result.ok, result.latency, result.error, time.time()
@@ -125,13 +111,17 @@ class Watch:
 
 
 class Monitor:
-    """All watches of a configuration, and the thread that polls the board for them."""
+    """All watches of a configuration, and the thread that polls the board for them. Clusters watch themselves."""
 
-    def __init__(self, config: Config, board: Board, offer: Offer) -> None:
+    def __init__(self, config: Config, board: Board, offer: publish.Offer) -> None:
         self.watches = {
             (route.name, backend.id): Watch(route, backend, board, offer)
             for route in config.routes
+            if isinstance(route, TcpRoute)
             for backend in route.backends
+        }
+        self.clusters = {
+            route.name: ClusterWatch(route, board, offer) for route in config.routes if isinstance(route, RedisRoute)
         }
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._poll, name="puerta-poll", daemon=True)
@@ -139,6 +129,8 @@ class Monitor:
     def start(self) -> None:
         for watch in self.watches.values():
             watch.thread.start()
+        for cluster in self.clusters.values():
+            cluster.start()
         self.thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -148,7 +140,10 @@ class Monitor:
         for watch in self.watches.values():
             watch.stopped.set()
             watch.hurry()
-        for thread in (self.thread, *(watch.thread for watch in self.watches.values())):
+        for cluster in self.clusters.values():
+            cluster.stop()
+        clusters = [thread for cluster in self.clusters.values() for thread in cluster.threads()]
+        for thread in (self.thread, *(watch.thread for watch in self.watches.values()), *clusters):
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -157,11 +152,18 @@ class Monitor:
         watch = self.watches.get((route, backend))
         if watch is not None:
             watch.suspect()
+        cluster = self.clusters.get(route)
+        if cluster is not None:
+            cluster.suspect(backend)
 
     def result(self, route: str, backend: str) -> Result | None:
         """The last check's result, with the words that the board has no room for."""
         watch = self.watches.get((route, backend))
         return watch.result if watch is not None else None
+
+    def cluster(self, route: str) -> Snapshot:
+        """What is known of the cluster behind a route of mode redis."""
+        return self.clusters[route].snapshot()
 
     def _poll(self) -> None:
         while not self.stopped.wait(POLL):

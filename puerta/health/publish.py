@@ -40,6 +40,9 @@ FORGET = 60.0
 TTL_INTERVALS = 3
 MAX_EVENT = 4096
 
+Offer = Callable[["Report", bool], None]
+"""Takes a report, and whether it is a change of verdict, from any thread."""
+
 Heard = Callable[[str, str], None]
 """Called with route and backend when another node lost that backend."""
 
@@ -190,6 +193,9 @@ class StorePublisher:
     def _forget(self, client: Any, route: str) -> None:
         """Remove what lost nodes left and backends we no longer have: refreshing keeps the hash alive."""
         horizon = time.time() - max(FORGET, self._ttl_ms(route) / 1000)
+        for backend, report in list(self.latest[route].items()):
+            if report.at < horizon:  # nobody checks it any more: a node that left its cluster
+                del self.latest[route][backend]
         known = {self._field(backend) for backend in list(self.latest[route])}
         stale = []
         for raw, value in client.hgetall(self._key(route)).items():

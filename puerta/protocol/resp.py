@@ -9,6 +9,8 @@ are the server's own (networking.c, processMultibulkBuffer and processInlineBuff
 
 import cython
 
+from puerta.errors import ProtocolError
+
 if not cython.compiled:
     from puerta.protocol.span import Spans, line_end
 
@@ -274,3 +276,18 @@ def integer(value: int) -> bytes:
 def error(text: bytes) -> bytes:
     """An error reply; line ends in it become blanks, so that it stays one line."""
     return b"-" + text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n"
+
+
+def elements(reply: bytes) -> list[bytes]:
+    """The values in an aggregate reply, each as it stands there; of a map: key, value, key, value … Raises ProtocolError."""
+    scan = Scan()
+    data = bytearray(reply) if not cython.compiled else reply
+    found = []
+    at = line_end(data, 0, len(reply)) + 2
+    while at < len(reply):
+        scan.reset()
+        if scan.advance(data, at, len(reply)) != COMPLETE:
+            raise ProtocolError("resp", "an aggregate whose values are not complete")
+        found.append(reply[at : at + scan.at])
+        at += scan.at
+    return found

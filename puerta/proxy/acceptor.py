@@ -24,6 +24,7 @@ class Acceptor(Channel):
         self.accepting = False
         self.paused_until = 0.0
         self.complained = 0.0
+        native.tune_listener(fd)
 
     def start(self) -> None:
         if not self.accepting:

@@ -1,5 +1,6 @@
 """One line for each client connection, at its end. Lines are gathered and written together ten times a second."""
 
+import contextlib
 import json
 import os
 import time
@@ -36,6 +37,8 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
+        """Write what waits. A full disk or a closed pipe costs these lines, never a connection."""
         if self.lines:
             lines, self.lines, self.size = self.lines, [], 0
-            log.write_lines("".join(lines))
+            with contextlib.suppress(OSError):
+                log.write_lines("".join(lines))

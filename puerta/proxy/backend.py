@@ -1,7 +1,7 @@
 """A backend as one worker sees it: where it is, whether it may be used, and how many connections everybody has to it."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from puerta.board import BACKEND_STATES, Board
@@ -17,7 +17,7 @@ class Backend:
     """One server of a route. The verdict comes from the board; the worker adds only its own fresh suspicion."""
 
     __slots__ = (
-        "cells", "connect_us", "connections", "downs", "endpoint", "failures", "id", "others", "resolved", "sessions",
+        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "others", "resolved", "sessions",
         "share", "state", "suspect_until", "table", "total", "turn", "verdict", "weight",
     )  # fmt: skip
 
@@ -34,6 +34,7 @@ class Backend:
         self.failures = self.table.index(row, "connect_failures")
         self.connect_us = self.table.index(row, "connect_us")
         self.sessions: set[Any] = set()
+        self.dialling = 0
         self.suspect_until = 0.0
         self.turn = random.random() * weight  # workers that began their rounds alike would all serve the same backend first
         self.others = 0
@@ -42,9 +43,18 @@ class Backend:
         self.share = float(weight)
         self.refresh()
 
+    def locate(self, address: Any, resolve: Callable[[str], str | None]) -> None:
+        """Make the endpoint, or make it anew when its name resolves to another address now."""
+        host = resolve(address.host) if not address.path else ""
+        if host is None or (self.endpoint is not None and self.resolved == host):
+            return
+        self.endpoint = Endpoint(host, address.port, address.path)
+        self.resolved = host
+
     @property
     def load(self) -> int:
-        return self.others + self.cells[self.connections]
+        """Connections of all workers, and ours that are being made: when many clients come at once, each sees the others."""
+        return self.others + self.cells[self.connections] + self.dialling
 
     def refresh(self) -> bool:
         """Read the board; true when the backend went down (or into drain) since the last look, however briefly."""

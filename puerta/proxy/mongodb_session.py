@@ -24,9 +24,7 @@ class MongodbSession(Session):
             self.key = self.affinity_key(None, first.server_name)
         elif first.load_balanced:
             # The driver pins cursors and transactions to connections by itself: spread its connections instead.
-            self.placing = True
-            self.on_placed(self.without_affinity("least-connections"), "none")
-            return
+            self.policy = "least-connections"
         else:
             self.key = self.affinity_key(first.application, None)
         self.place()

@@ -1,3 +1,4 @@
+cimport cython
 from puerta.proxy.redis_upstream cimport Call, Upstream
 
 
@@ -20,7 +21,10 @@ cdef class Node:
 cdef class Latencies:
     cdef long long[::1] cells
     cdef Py_ssize_t base
+    cdef Py_ssize_t sums
     cdef Py_ssize_t buckets
+    cdef Py_ssize_t commands
+    @cython.locals(microseconds=cython.longlong, left=cython.longlong, bucket=cython.int)
     cdef int add(self, Py_ssize_t command, double seconds) except -1
 
 
@@ -40,6 +44,8 @@ cdef class Cluster:
     cdef public set connections
     cdef public object schedule
     cdef public object resolve
+    @cython.locals(node=Node, upstream=Upstream)
     cdef Upstream shared(self, int slot, int protocol, bint readonly)
     cpdef open(self, Node node, int protocol)
+    @cython.locals(seconds=cython.double)
     cpdef measure(self, Call call)

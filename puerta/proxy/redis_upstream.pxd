@@ -1,3 +1,4 @@
+cimport cython
 from puerta.protocol.resp cimport Scan
 from puerta.reactor.loop cimport Channel, Loop
 from puerta.reactor.native cimport Buffer
@@ -45,6 +46,7 @@ cdef class Caller(Channel):
     cdef int answered(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cdef int stream(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cpdef answer(self, Call call, bytes reply)
+    @cython.locals(call=Call)
     cdef int advance(self) except -1
     cpdef drained(self)
     cpdef overflow(self)
@@ -74,11 +76,17 @@ cdef class Upstream(Channel):
     cpdef send(self, Call call, bytes request)
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
+    @cython.locals(sent=cython.Py_ssize_t)
     cpdef on_turn_end(self)
+    @cython.locals(room=cython.Py_ssize_t, got=cython.Py_ssize_t, _turn=cython.int)
     cdef int read(self) except -1
+    @cython.locals(buffer=Buffer, status=cython.int, length=cython.Py_ssize_t)
     cdef int parse(self) except -1
+    @cython.locals(call=Call)
     cdef int drop_first(self) except -1
     cpdef overflow(self)
     cpdef resume(self)
+    @cython.locals(call=Call, data=cython.p_uchar, kind=cython.uchar, letter=cython.uchar)
     cdef int take_reply(self, Py_ssize_t start, Py_ssize_t length) except -1
+    @cython.locals(buffer=Buffer, call=Call, caller=Caller, size=cython.Py_ssize_t, last=cython.Py_ssize_t)
     cdef int stream_head(self) except -1

@@ -249,7 +249,7 @@ class Upstream(Channel):
 
     def read(self) -> int:
         """Take what has come; a client that can't keep up with its long reply is waited for, within its patience."""
-        for _ in range(ROUNDS):
+        for _turn in range(ROUNDS):
             if self.slow is not None:
                 return 0
             room = self.room

@@ -15,8 +15,8 @@ from puerta.proxy.store import Store
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
 
-OUR_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN})
-"""Failures of a connect that say nothing about the backend."""
+OUR_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""Failures of a connect that say nothing about the backend. EAGAIN does: the queue of its Unix socket is full."""
 
 IDLE_BEFORE_CLOSE = 1.0
 """Seconds without a byte after which a draining worker may close a MongoDB session: drivers look before they reuse one."""
@@ -54,9 +54,7 @@ class Route:
             self.limits.handshake_timeout, lambda session: session.end("handshake_timeout")
         )
         attempts = min(3, len(self.backends))
-        self.connects: Deadlines[Any] = Deadlines(
-            self.limits.connect_timeout / attempts, lambda session: session.connect_failed(errno.ETIMEDOUT)
-        )
+        self.connects: Deadlines[Any] = Deadlines(self.limits.connect_timeout / attempts, self.connect_timed_out)
         self.cells = board.cells
         self.table = board.route(config.name)
         self.at = {column: self.table.index(row, column) for column in ROUTE}
@@ -93,6 +91,13 @@ class Route:
         cells[at["connections"]] = len(self.sessions)
         cells[at["closed_" + reason]] += 1
         self.access.session(session, reason)
+
+    def connect_timed_out(self, session: Any) -> None:
+        """The next backend's turn; it comes from the tick, which must go on whatever this session meets."""
+        try:
+            session.connect_failed(errno.ETIMEDOUT)
+        except Exception:
+            self.loop.on_error(session.client)
 
     # -- upkeep
 
@@ -135,6 +140,9 @@ class Route:
         for session in quiet[:most]:
             session.end(reason)
         return min(len(quiet), most)
+
+    def ready(self) -> bool:
+        return True
 
     def usable_backends(self) -> int:
         return sum(backend.state <= UP for backend in self.backends)

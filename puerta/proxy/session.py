@@ -30,12 +30,21 @@ HEAD = 96 << 10
 """Bytes that may come before a client is known: a PROXY header and the longest first message we accept."""
 
 
+ATTEMPTS = 16
+"""Backends that are tried for one client. Refusals take no time, so the time limit alone would not end a long row of them."""
+
+
 class Session:
-    """A session of a `mode: tcp` route. `key` is None when the client has no affinity."""
+    """A session of a `mode: tcp` route.
+
+    `host` and `port` are the client's, and `server` is where it connected to (None: to us): of the socket, or as a trusted
+    PROXY header (then `announced` is true) says. `key` is None when the client has no affinity; `policy` then says how
+    it is balanced (None: as the route says).
+    """
 
     __slots__ = (
-        "backend", "client", "connected", "dialled", "ended", "first_to_end", "found", "head", "host", "key", "opened",
-        "peer_identity", "placed_at", "placing", "port", "relaying", "route", "server", "tried", "upstream",
+        "announced", "backend", "client", "connected", "dialled", "ended", "first_to_end", "found", "head", "host", "key",
+        "opened", "placed_at", "placing", "policy", "port", "relaying", "route", "server", "tried", "upstream",
     )  # fmt: skip
 
     def __init__(self, route: Route, fd: int, host: str, port: int) -> None:
@@ -43,8 +52,9 @@ class Session:
         self.route = route
         self.host, self.port = host, port
         self.server: tuple[str, int] | None = None
-        self.peer_identity: bytes | None = None
+        self.announced = False
         self.key: bytes | None = None
+        self.policy: str | None = None
         self.found = "none"
         self.head = b""
         self.tried: tuple[Backend, ...] = ()
@@ -56,7 +66,10 @@ class Session:
         self.first_to_end: Side | None = None
         self.client = Side(loop, fd, self, route.bytes_in, route.read_most)
         route.opened(self)
-        self.begin()
+        try:
+            self.begin()
+        except Exception:
+            loop.on_error(self.client)
 
     # -- opening
 
@@ -111,16 +124,16 @@ class Session:
 
     def parse_proxy_header(self) -> bool:
         """Take the PROXY header off the head; true once it is there (or none is expected)."""
-        if self.server is not None or not self.expects_proxy_header():
+        if self.announced or not self.expects_proxy_header():
             return True
         header = proxy_protocol.parse(self.head)
         if header is None:
             return False
         self.head = self.head[header.length :]
-        self.server = header.destination or ("", 0)
+        self.announced = True
         if header.source is not None:
             self.host, self.port = header.source
-            self.peer_identity = header.identity
+            self.server = header.destination
         return True
 
     def parse_first_message(self) -> bool:
@@ -138,7 +151,7 @@ class Session:
             address=self.host,
             application=application,
             server_name=server_name,
-            proxy_identity=self.peer_identity,
+            proxy_identity=None,  # it names a connection, not a client: docs/adr/0003-proxy-identity.md
             session_pattern=config.session_pattern,
         )
 
@@ -155,14 +168,21 @@ class Session:
         if backend is not None and backend not in self.tried:
             self.on_placed(backend, "hit")
         else:
-            affinity.place(self.key, self.tried, self.on_placed)
+            affinity.place(self.key, self.tried, self.on_answer)
 
-    def without_affinity(self, policy: str | None = None) -> Backend | None:
+    def without_affinity(self) -> Backend | None:
         choice = candidates(self.route.backends, self.route.loop.now, self.tried)
         if not choice:
             return None
         seed = f"{self.host}:{self.port}".encode()
-        return balance.POLICIES[policy or self.route.config.balance](seed, choice)
+        return balance.POLICIES[self.policy or self.route.config.balance](seed, choice)
+
+    def on_answer(self, backend: Backend | None, found: str) -> None:
+        """The store's answer, maybe. It comes from outside the loop, which looks after faults in everything else."""
+        try:
+            self.on_placed(backend, found)
+        except Exception:
+            self.route.loop.on_error(self.client)
 
     def on_placed(self, backend: Backend | None, found: str) -> None:
         if self.ended:
@@ -188,6 +208,7 @@ class Session:
         if not self.dialled:
             self.dialled = now
         self.backend = backend
+        backend.dialling += 1
         assert backend.endpoint is not None
         fd = backend.endpoint.connect()
         if fd < 0:
@@ -218,7 +239,9 @@ class Session:
     def drop_upstream(self) -> None:
         """Give up the connection that was being made; no byte of the client went there."""
         self.route.connects.stop(self)
-        self.backend = None
+        if self.backend is not None:
+            self.backend.dialling -= 1
+            self.backend = None
         if self.upstream is not None:
             self.upstream.close()
             self.let_go(self.upstream)
@@ -238,7 +261,7 @@ class Session:
         self.place_again(now)
 
     def place_again(self, now: float) -> None:
-        if now - self.dialled >= self.route.limits.connect_timeout:
+        if now - self.dialled >= self.route.limits.connect_timeout or len(self.tried) >= ATTEMPTS:
             self.end("connect_failed")
         else:
             self.place()
@@ -251,6 +274,7 @@ class Session:
         route.connects.stop(self)
         self.connected = route.loop.now
         self.relaying = True
+        backend.dialling -= 1
         backend.sessions.add(self)
         cells = route.cells
         cells[backend.connections] = len(backend.sessions)
@@ -307,18 +331,19 @@ class Session:
         self.ended = True
         route, backend, upstream = self.route, self.backend, self.upstream
         self.client.close()
+        self.let_go(self.client)
         if upstream is not None:
             upstream.close()
+            self.let_go(upstream)
         if self.relaying:
             assert backend is not None
             backend.sessions.discard(self)
             route.cells[backend.connections] = len(backend.sessions)
             if self.key is not None:
                 route.affinity.detach(self.key, self)
+        elif backend is not None:
+            backend.dialling -= 1
         route.closed(self, reason)
-        self.let_go(self.client)
-        if upstream is not None:
-            self.let_go(upstream)
 
     @staticmethod
     def let_go(side: Side) -> None:

@@ -1,3 +1,4 @@
+cimport cython
 from puerta.reactor.native cimport Buffer, Poller
 
 
@@ -18,7 +19,7 @@ cdef class Loop:
     cdef public Buffer scratch
     cdef public double now
     cdef public dict channels
-    cdef public list pending
+    cdef public dict pending
     cdef public list grave
     cdef public list dirty
     cdef public bint turning
@@ -28,7 +29,10 @@ cdef class Loop:
     cpdef remove(self, Channel channel)
     cpdef again(self, Channel channel)
     cpdef later(self, Channel channel)
+    @cython.locals(channel=Channel, index=cython.int, count=cython.int)
     cpdef turn(self)
+    @cython.locals(channel=Channel, dirty=list)
     cpdef end_turn(self)
+    @cython.locals(channel=Channel)
     cpdef run_pending(self)
     cpdef int bury(self) except -1

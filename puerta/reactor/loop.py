@@ -15,10 +15,8 @@ import cython
 if not cython.compiled:
     from puerta.reactor.native import Buffer, Poller
 
+from puerta import log
 from puerta.reactor import native
-
-SCRATCH = 256 << 10
-"""Bytes of the one buffer that every channel of a loop reads into."""
 
 
 class Channel:
@@ -70,7 +68,7 @@ class Loop:
         self.scratch = Buffer()
         self.now = native.now()
         self.channels: dict[int, Channel] = {}
-        self.pending: list[Channel] = []
+        self.pending: dict[Channel, None] = {}
         self.grave: list[tuple[Channel, bool]] = []
         self.dirty: list[Channel] = []
         self.turning = False
@@ -88,10 +86,10 @@ class Loop:
         del self.channels[channel.fd]
 
     def again(self, channel: Channel) -> None:
-        """Call the channel's `on_again` in the next turn: it stopped for fairness, not for want of input."""
+        """Call the channel's `on_again` once in the next turn: it stopped for fairness, not for want of input."""
         if not self.pending and not self.turning:
             self.wake()
-        self.pending.append(channel)
+        self.pending[channel] = None
 
     def later(self, channel: Channel) -> None:
         """Call the channel's `on_turn_end` once, however often it is asked for: many small writes become one send."""
@@ -102,7 +100,7 @@ class Loop:
             self.dirty.append(channel)
 
     def turn(self) -> None:
-        """Handle everything that is ready now."""
+        """Handle everything that is ready now. Never raises: a hub stops watching a descriptor whose callback did."""
         self.now = native.now()
         self.turning = True
         self.run_pending()
@@ -114,7 +112,7 @@ class Loop:
             try:
                 channel.on_event(self.poller.events(index))
             except Exception:
-                self.on_error(channel)
+                self.failed(channel)
         self.end_turn()
         self.turning = False
         if self.pending:
@@ -132,7 +130,7 @@ class Loop:
                 try:
                     channel.on_turn_end()
                 except Exception:
-                    self.on_error(channel)
+                    self.failed(channel)
             dirty = self.dirty
         self.bury()
 
@@ -141,14 +139,21 @@ class Loop:
         if not self.pending:
             return
         pending = self.pending
-        self.pending = []
+        self.pending = {}
         for channel in pending:
             if channel.closed:
                 continue
             try:
                 channel.on_again()
             except Exception:
-                self.on_error(channel)
+                self.failed(channel)
+
+    def failed(self, channel: Channel) -> None:
+        """Called inside an except block: have the fault reported. If that fails too, the others' events still get handled."""
+        try:
+            self.on_error(channel)
+        except Exception:
+            log.logger.exception("a faulty session could not be ended")
 
     def bury(self) -> int:
         """Close the descriptors of the channels that were closed in this turn."""

@@ -197,10 +197,7 @@ class Endpoint:
         except OSError as error:
             return -(error.errno or errno.EIO)
         if self.family != socket.AF_UNIX:
-            begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            begun.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-            begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+            _tune(begun)
             begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30000)
         failure = begun.connect_ex(self.address)
         if failure not in (0, errno.EINPROGRESS):
@@ -208,6 +205,23 @@ class Endpoint:
             return -failure
         _handles[begun.fileno()] = begun
         return begun.fileno()
+
+
+def tune_listener(fd: int) -> None:
+    """Have every connection that this listener accepts send small writes at once and probe a peer that may have vanished.
+
+    The kernel copies a listener's options to what it accepts. No TCP_USER_TIMEOUT here: a client may take its time to read.
+    """
+    listener = _handle(fd)
+    if listener.family != socket.AF_UNIX:
+        _tune(listener)
+
+
+def _tune(handle: _socket.socket) -> None:
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
 
 
 def accept(fd: int) -> tuple[int, str, int] | int | None:

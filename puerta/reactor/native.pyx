@@ -247,6 +247,21 @@ cdef inline void set_option(int fd, int level, int name, int value) noexcept:
     setsockopt(fd, level, name, &value, sizeof(int))
 
 
+cdef inline void tune(int fd) noexcept:
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10)
+
+
+def tune_listener(int fd):
+    """Have every connection that this listener accepts send small writes at once and probe a peer that may have vanished.
+
+    The kernel copies a listener's options to what it accepts. No TCP_USER_TIMEOUT here: a client may take its time to read.
+    """
+    tune(fd)  # in vain for a Unix socket, and harmless
+
+
 cdef class Endpoint:
     """A resolved address to connect to. Raises ValueError for a host that is not an IP address (or a path)."""
 
@@ -278,10 +293,7 @@ cdef class Endpoint:
         if fd < 0:
             return -errno
         if self.family != AF_UNIX:
-            set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-            set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-            set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60)
-            set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10)
+            tune(fd)
             set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000)
         if c_connect(fd, <sockaddr *>&self.address, self.length) < 0 and errno != EINPROGRESS:
             error = errno

@@ -1,3 +1,4 @@
+cimport cython
 from puerta.reactor.loop cimport Channel, Loop
 from puerta.reactor.native cimport Buffer
 
@@ -30,7 +31,9 @@ cdef class Side(Channel):
     cdef public double active
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
+    @cython.locals(peer=Side, scratch=Buffer, got=cython.Py_ssize_t, sent=cython.Py_ssize_t, room=cython.Py_ssize_t, _turn=cython.int)
     cdef int pump(self, bint to_the_end) except -1
+    @cython.locals(sent=cython.Py_ssize_t)
     cdef int flush(self) except -1
     cdef int stop(self, Py_ssize_t got) except -1
     cdef int finish_writing(self) except -1

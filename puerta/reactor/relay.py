@@ -93,7 +93,7 @@ class Side(Channel):
         if self.ended or peer.out is not None:
             return 0
         scratch = self.loop.scratch
-        for _ in range(ROUNDS):
+        for _turn in range(ROUNDS):
             room = self.room
             got = scratch.fill(self.fd, room)
             if got <= 0:

@@ -22,7 +22,7 @@ def listeners(world: Any, tmp_path: Path) -> Iterator[list[socket.socket]]:
     made = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
     made[1].bind(str(tmp_path / "admin.sock"))
     made[1].listen()
-    app = App(world.role, world.result, render(world.role.config))
+    app = App(world.role, world, render(world.role.config))
     servers = server.serve(app, made)
     yield made
     for each in servers:
@@ -137,8 +137,8 @@ def test_a_page_that_fails_says_little_and_stays_up(get: Get, world: Any) -> Non
     def fail(route: str, backend: str) -> Any:
         raise RuntimeError("s3cret")
 
-    works, world.result = world.result, fail
-    app = App(world.role, world.result, "")
+    works, world.result = world, fail
+    app = App(world.role, world, "")
     seen: list[str] = []
     body = app({"PATH_INFO": "/status", "REQUEST_METHOD": "GET"}, lambda status, headers: seen.append(status))
     assert (seen, list(body)) == (["500 Internal Server Error"], [b"internal error\n"])

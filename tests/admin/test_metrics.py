@@ -12,7 +12,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(world: Any) -> Samples:
-    collector = metrics.BoardCollector(world.board, lambda: build(world.role, world.result), "config")
+    collector = metrics.BoardCollector(world.board, lambda: build(world.role, world), "config")
     text = metrics.exposition(metrics.registry(collector)).decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):

@@ -7,7 +7,7 @@ from puerta.admin.status import build, readiness
 
 
 def test_top(world: Any) -> None:
-    status = build(world.role, world.result)
+    status = build(world.role, world)
     assert json.loads(json.dumps(status)) == status
     assert {key: status[key] for key in ("name", "version", "pid", "generation", "state")} == {
         "name": "test",
@@ -20,7 +20,7 @@ def test_top(world: Any) -> None:
 
 
 def test_workers(world: Any) -> None:
-    workers = build(world.role, world.result)["workers"]
+    workers = build(world.role, world)["workers"]
     assert [(each["seat"], each["state"], each["connections"], each["restarts"]) for each in workers] == [
         (0, "up", 3, 0),
         (0, "draining", 1, 0),
@@ -34,13 +34,13 @@ def test_workers(world: Any) -> None:
 def test_worker_without_a_row_yet(world: Any) -> None:
     world.board.children.set(1, "row", -1)
     world.board.children.set(1, "state", 1)
-    found = next(each for each in build(world.role, world.result)["workers"] if each["seat"] == 1)
+    found = next(each for each in build(world.role, world)["workers"] if each["seat"] == 1)
     assert (found["state"], found["connections"], found["heartbeat_age_seconds"]) == ("starting", 0, None)
 
 
 def test_store(world: Any) -> None:
     def state() -> Any:
-        return build(world.role, world.result)["store"]
+        return build(world.role, world)["store"]
 
     assert (state()["state"], state()["latency_ms"]) == ("up", 0.201)
     assert "s3cret" not in json.dumps(state())
@@ -54,7 +54,7 @@ def test_store(world: Any) -> None:
 
 
 def test_routes(world: Any) -> None:
-    mongo, other = build(world.role, world.result)["routes"]
+    mongo, other = build(world.role, world)["routes"]
     assert mongo["listen"] == ["127.0.0.1:27017", "unix:/tmp/mongo.sock"]
     assert (mongo["name"], mongo["mode"], other["mode"]) == ("mongo", "mongodb", "tcp")
     assert (mongo["connections"], mongo["connections_total"]) == (6, 16)
@@ -65,7 +65,7 @@ def test_routes(world: Any) -> None:
 
 
 def test_backends(world: Any) -> None:
-    first, second = build(world.role, world.result)["routes"][0]["backends"]
+    first, second = build(world.role, world)["routes"][0]["backends"]
     assert (first["id"], first["state"], first["weight"], first["effective_weight"]) == ("10.0.0.1:27017", "up", 2, 1.5)
     assert (first["connections"], first["connections_total"], first["connect_failures_total"]) == (4, 16, 7)
     check = first["check"]
@@ -77,14 +77,14 @@ def test_backends(world: Any) -> None:
 
 def test_unchecked_backend(world: Any) -> None:
     world.verdict("other", "10.0.0.3:1", "starting", checked_ns=0, since_ns=0)
-    backend = build(world.role, world.result)["routes"][1]["backends"][0]
+    backend = build(world.role, world)["routes"][1]["backends"][0]
     assert backend["state"] == "starting"
     assert backend["check"] == {"ok": None, "latency_ms": None, "error": None, "age_seconds": None, "warnings": []}
-    assert "never" in page.render(build(world.role, world.result))
+    assert "never" in page.render(build(world.role, world))
 
 
 def failures(world: Any) -> dict[str, str]:
-    return {name: why for name, why in readiness(build(world.role, world.result)) if why is not None}
+    return {name: why for name, why in readiness(build(world.role, world)) if why is not None}
 
 
 def test_readiness(world: Any) -> None:
@@ -101,7 +101,7 @@ def test_readiness(world: Any) -> None:
 
 
 def test_page_shows_and_escapes(world: Any) -> None:
-    html = page.render(build(world.role, world.result))
+    html = page.render(build(world.role, world))
     for shown in ("10.0.0.1:27017", "[::1]:27018", "connection refused", "&lt;b&gt;odd&lt;/b&gt;", "hit 32", "1.6 KiB"):
         assert shown in html
     for absent in ("<b>odd</b>", "<script", "s3cret", "http://", "https://"):

@@ -10,9 +10,8 @@ from urllib.request import urlopen
 
 import yaml
 
-from playground.servers import free_port
 from tests.harness import Running, wait_for
-from tests.proxy.peers import PATIENCE, Backend
+from tests.proxy.peers import PATIENCE, Backend, free_port
 
 
 def route(name: str, *backends: Backend | Mapping[str, Any], **options: Any) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import bson
 
-from playground.servers import free_port
+from playground import servers
 from puerta.health.dial import PROXY_LOCAL
 from puerta.health.mongodb import APPLICATION, hello_message
+from tests import harness
 
 PATIENCE = 10.0
 """Seconds that a socket waits before a test fails."""
@@ -24,6 +25,11 @@ RESET = struct.pack("ii", 1, 0)
 MONGOS = {"ok": 1.0, "msg": "isdbgrid", "isWritablePrimary": True, "maxWireVersion": 21, "minWireVersion": 0}
 
 Script = Callable[[socket.socket], object]
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port nobody listens on, for IPv4 outside the range that outgoing connections get theirs from."""
+    return harness.free_port(host) if ":" in host else servers.free_port(host)
 
 
 # -- sockets -----------------------------------------------------------------------------------------------------------
@@ -85,7 +91,9 @@ class Backend:
     own, those of `mode: mongodb` name themselves in their hello.
     """
 
-    def __init__(self, script: Script | None = None, *, path: str = "", host: str = "127.0.0.1", backlog: int = 128) -> None:
+    def __init__(
+        self, script: Script | None = None, *, path: str = "", host: str = "127.0.0.1", backlog: int = 128
+    ) -> None:
         self.script = script
         self.path = path
         self.where: Any = path or (host, free_port(host))

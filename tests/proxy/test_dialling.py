@@ -13,7 +13,7 @@ from puerta.proxy.balance import rendezvous
 from tests.harness import wait_for
 from tests.proxy.conftest import Make
 from tests.proxy.front import Front, named, route
-from tests.proxy.peers import Backend, clogged, echo, ended, hello, receive, reset
+from tests.proxy.peers import clogged, echo, ended, hello, receive, reset
 
 pytestmark = pytest.mark.dataplane
 
@@ -94,7 +94,9 @@ def test_a_refused_connect_goes_to_the_next_backend_and_stays_there(lone: Callab
     assert front.access(talk(front, "echo", source_of(one.address, two.address, skip=1)))["backend"] == one.address
 
 
-def test_a_dropped_connect_goes_to_the_next_backend_within_the_budget(lone: Callable[..., Front], backend: Make) -> None:
+def test_a_dropped_connect_goes_to_the_next_backend_within_the_budget(
+    lone: Callable[..., Front], backend: Make
+) -> None:
     hole, good = Hole(), backend(echo)
     front = lone(route("echo", hole, good, limits={"connect_timeout": "800ms"}))
     with clogged(hole.listener):
@@ -188,7 +190,9 @@ def test_a_long_row_of_refusals_ends(lone: Callable[..., Front], backend: Make, 
 
 def test_clients_that_leave_while_their_backend_is_dialled_leave_nothing(lone: Callable[..., Front]) -> None:
     hole = Hole()
-    front = lone(route("tcp", hole, limits={"connect_timeout": "1s"}), route("mongo", hole, mode="mongodb", health={"fall": 1}))
+    front = lone(
+        route("tcp", hole, limits={"connect_timeout": "1s"}), route("mongo", hole, mode="mongodb", health={"fall": 1})
+    )
     with clogged(hole.listener):
         for number in range(20):
             client = front.connect("tcp", b"hello")
@@ -203,5 +207,3 @@ def test_a_backend_that_accepts_and_resets_at_once(lone: Callable[..., Front], b
     with front.connect("rude", b"hello") as client:
         ended(client)
     assert front.quiet("rude")["backends"][0]["connections"] == 0
-
-

@@ -92,7 +92,9 @@ def test_a_hello_in_pieces_is_the_same_client_and_arrives_once(front: Front, bac
 
 
 @pytest.mark.parametrize("behind", [1, 16, 1000, 32 << 10, 96 << 10, 300 << 10])
-def test_what_follows_the_hello_in_one_segment_is_kept_in_order(front: Front, backends: list[Backend], behind: int) -> None:
+def test_what_follows_the_hello_in_one_segment_is_kept_in_order(
+    front: Front, backends: list[Backend], behind: int
+) -> None:
     data = hello("pipelined") + os.urandom(behind)
     with front.connect("mongo", data), taken(backends)[1] as upstream:
         assert receive(upstream, len(data)) == data
@@ -107,7 +109,9 @@ def test_every_spelling_of_a_hello_names_the_same_client(front: Front, backends:
         op_query({"ismaster": 1, **body}),
         op_query({"isMaster": 1, "helloOk": True, **body}),
         op_msg({"hello": 1, "$db": "admin", **body}),
-        op_msg({"hello": 1, "client": {"driver": {"name": "d|wrapper"}, "application": {"name": "spelled"}}}, flags=0x10000),
+        op_msg(
+            {"hello": 1, "client": {"driver": {"name": "d|wrapper"}, "application": {"name": "spelled"}}}, flags=0x10000
+        ),
     ]
     keys = set()
     for data in spellings:
@@ -116,7 +120,12 @@ def test_every_spelling_of_a_hello_names_the_same_client(front: Front, backends:
             name = named(client)
         keys.add(front.access(name)["key"])
     mine = affinity_key(
-        "hybrid", address="127.0.0.1", application=b"spelled", server_name=None, proxy_identity=None, session_pattern=None
+        "hybrid",
+        address="127.0.0.1",
+        application=b"spelled",
+        server_name=None,
+        proxy_identity=None,
+        session_pattern=None,
     )
     assert mine is not None and keys == {mine.hex()}
 
@@ -236,7 +245,9 @@ def test_a_client_that_drips_has_the_same_deadline(front: Front, brisk: Backend)
 
 
 @pytest.mark.parametrize(("leave", "reason"), [(socket.socket.close, "client_closed"), (reset, "client_reset")])
-def test_a_client_that_leaves_before_it_is_known(front: Front, backends: list[Backend], leave: object, reason: str) -> None:
+def test_a_client_that_leaves_before_it_is_known(
+    front: Front, backends: list[Backend], leave: object, reason: str
+) -> None:
     before = served(backends)
     client = front.connect("mongo", hello()[:50])
     name = named(client)

@@ -178,7 +178,11 @@ def test_a_thousand_resets_cost_a_line_each_and_leave_nothing(front: Front) -> N
     assert status["backends"][0]["connections"] == 0
     wait_for(lambda: len(front.lines()) >= lines + 1000, "all were logged")
     assert len(front.lines()) == lines + 1000
-    assert {line["close_reason"] for line in front.accesses("echo")} <= {"client_reset", "client_closed", "backend_reset"}
+    assert {line["close_reason"] for line in front.accesses("echo")} <= {
+        "client_reset",
+        "client_closed",
+        "backend_reset",
+    }
 
 
 def test_a_backend_that_dies_in_a_reply_ends_the_client_and_nobody_answers_for_it(front: Front, held: Backend) -> None:
@@ -257,7 +261,10 @@ def exchange(front: Front, size: int, seed: int) -> None:
         mine = random.Random(seed + 1).randbytes(size)
         sender = threading.Thread(target=lambda: (client.sendall(mine), client.shutdown(socket.SHUT_WR)))
         sender.start()
-        assert hashlib.sha256(receive(client, size)).digest() == hashlib.sha256(random.Random(seed).randbytes(size)).digest()
+        assert (
+            hashlib.sha256(receive(client, size)).digest()
+            == hashlib.sha256(random.Random(seed).randbytes(size)).digest()
+        )
         assert receive_all(client) == hashlib.sha256(mine).digest()
         sender.join()
 

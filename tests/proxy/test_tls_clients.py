@@ -36,7 +36,9 @@ def shout(sock: socket.socket) -> None:
 
 @pytest.fixture(scope="module")
 def front(backend: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with Front(tmp_path_factory.mktemp("tls"), route("mongo", *(backend(shout) for _ in range(3)), mode="mongodb")) as running:
+    with Front(
+        tmp_path_factory.mktemp("tls"), route("mongo", *(backend(shout) for _ in range(3)), mode="mongodb")
+    ) as running:
         yield running
 
 
@@ -52,7 +54,12 @@ def talk(front: Front, server_name: str | None) -> dict[str, object]:
 
 def key(server_name: bytes | None) -> str:
     made = affinity_key(
-        "hybrid", address="127.0.0.1", application=None, server_name=server_name, proxy_identity=None, session_pattern=None
+        "hybrid",
+        address="127.0.0.1",
+        application=None,
+        server_name=server_name,
+        proxy_identity=None,
+        session_pattern=None,
     )
     assert made is not None
     return made.hex()
@@ -62,7 +69,12 @@ def test_a_tls_client_is_passed_through_and_known_by_its_server_name(front: Fron
     lines = [talk(front, name) for name in ("orders.example", "ORDERS.example", "billing.example", None)]
     assert [line["key"] for line in lines] == [key(b"orders.example")] * 2 + [key(b"billing.example"), key(None)]
     assert lines[0]["backend"] == lines[1]["backend"]
-    assert {line["close_reason"] for line in lines} <= {"client_closed", "backend_closed", "client_reset", "backend_reset"}
+    assert {line["close_reason"] for line in lines} <= {
+        "client_closed",
+        "backend_closed",
+        "client_reset",
+        "backend_reset",
+    }
 
 
 def test_a_client_hello_in_pieces(front: Front) -> None:

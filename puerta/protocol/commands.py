@@ -1,0 +1,187 @@
+"""The command table: every command that Valkey 9.1 and Redis 7.0 know, and those that a connected cluster says it has besides.
+
+`commands.json` holds what the servers' own COMMAND says (`playground/update_commands.py` renews it), `policy` what Puerta
+decided, `keys` how keys are found. Error texts are the servers' own (server.c, commandCheckExistence and commandCheckArity),
+for client libraries look at them.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from puerta.protocol import entry as reader
+from puerta.protocol import keys as finders
+from puerta.protocol.entry import Entry
+from puerta.protocol.keys import blocks
+from puerta.protocol.policy import decide
+from puerta.protocol.spec import (
+    ALL_OK,
+    AND_ARRAY,
+    ANY_OK,
+    ARRAY_BY_POSITION,
+    CONCAT,
+    CURSOR,
+    FIRST_SAME,
+    KEYED,
+    LOCAL,
+    MIN,
+    NONE,
+    ONE,
+    ONE_RANDOM,
+    PINNED,
+    REFUSED,
+    SPLIT,
+    SUM,
+    SUM_PAIRS,
+    UNION,
+    Spec,
+)
+
+__all__ = (
+    "ALL_OK", "AND_ARRAY", "ANY_OK", "ARRAY_BY_POSITION", "CONCAT", "CURSOR", "FIRST_SAME", "KEYED", "LOCAL", "MIN", "NONE",
+    "ONE", "ONE_RANDOM", "PINNED", "REFUSED", "SPLIT", "SUM", "SUM_PAIRS", "TABLE", "UNION", "Spec", "Table", "blocks",
+    "check_arity", "keys", "unknown_command", "unknown_subcommand", "wrong_arity",
+)  # fmt: skip
+
+MOST_COMMANDS = 2000
+"""Commands and subcommands in the table, at most, whatever a cluster says it has."""
+
+SHOWN = 128
+"""Bytes of a client's own words that an error repeats."""
+
+DATA = Path(__file__).with_name("commands.json")
+
+
+class Table:
+    """All commands. `specs` holds them by `Spec.index`: it grows at its end only."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.specs: list[Spec] = []
+        self._commands: dict[bytes, Spec] = {}
+        for entry in entries:
+            self._add(entry)
+
+    def get(self, name: bytes) -> Spec | None:
+        """The command of that name, in any case; never a subcommand."""
+        return self._commands.get(name.upper())
+
+    def resolve(self, args: list[bytes]) -> Spec | None:
+        """The command or subcommand that the arguments call; a container alone when nothing follows; None if unknown."""
+        spec = self._commands.get(args[0].upper())
+        if spec is None or spec.subcommands is None or len(args) < 2:
+            return spec
+        return spec.subcommands.get(args[1].upper())
+
+    def learn(self, reply: list[Any]) -> list[Spec]:
+        """Add what a COMMAND reply lists and the table does not know, and return it.
+
+        Commands that stand here already stay as they are; a container may gain subcommands. What is malformed or too much is
+        passed over: a cluster can't make the table useless.
+        """
+        added: list[Spec] = []
+        for entry in reader.read(reply):
+            if len(self.specs) >= MOST_COMMANDS:
+                break
+            spec = self._add(entry)
+            if spec is not None:
+                added.append(spec)
+        return added
+
+    def _add(self, entry: Entry) -> Spec | None:
+        """The new row; None when there is one of that name, or when its container is no container."""
+        names = self._commands
+        own = entry.name.encode()
+        container, bar, own_part = own.partition(b"|")
+        if bar:
+            parent = self._commands.get(container)
+            if parent is None or parent.subcommands is None:
+                return None
+            names, own = parent.subcommands, own_part
+        if own in names:
+            return None
+        spec = _spec(entry)
+        spec.index = len(self.specs)
+        self.specs.append(spec)
+        names[own] = spec
+        return spec
+
+
+def _spec(entry: Entry) -> Spec:
+    policy = decide(entry)
+    spec = Spec(entry.name.encode(), entry.arity, policy.kind)
+    spec.handler = policy.handler
+    spec.aggregate = policy.aggregate
+    spec.readonly = "readonly" in entry.flags
+    spec.write = "write" in entry.flags
+    spec.blocking = "blocking" in entry.flags
+    if policy.kind == REFUSED:
+        shown = spec.name.replace(b"|", b" ")
+        spec.reason = b"ERR '%s' is not available through Puerta: %s" % (shown, policy.note.encode())
+    if entry.container:
+        spec.subcommands = {}
+    _place_keys(spec, entry)
+    return spec
+
+
+def _place_keys(spec: Spec, entry: Entry) -> None:
+    """Fixed places are only called so when every argument list of a right length reaches them: they are read unchecked."""
+    finder = finders.FINDERS.get(entry.name)
+    first, last, step = entry.keys
+    if finder is not None or entry.specs:
+        spec.finder = finder or finders.from_specs(entry.specs)
+    elif first and first < abs(entry.arity) and last < abs(entry.arity):
+        spec.first, spec.last, spec.step = first, last, step
+    elif first:
+        spec.finder = lambda args: finders.positions(first, last, step, len(args))
+
+
+def keys(spec: Spec, args: list[bytes]) -> list[int]:
+    """The argv indices of all keys. Raises ValueError with the server's error text where the arguments allow none."""
+    if spec.finder is not None:
+        return list(spec.finder(args))
+    return finders.positions(spec.first, spec.last, spec.step, len(args))
+
+
+def check_arity(spec: Spec, argc: int) -> bool:
+    """May the command have that many arguments, its name included?"""
+    return argc == spec.arity or argc >= -spec.arity > 0
+
+
+# -- errors, without "-" and line end
+
+
+def unknown_command(args: list[bytes]) -> bytes:
+    shown = b""
+    for argument in args[1:]:
+        if len(shown) >= SHOWN:
+            break
+        shown += b"'%s' " % _text(argument)[: SHOWN - len(shown)]
+    return _line(b"ERR unknown command '%s', with args beginning with: %s" % (_text(args[0])[:SHOWN], shown))
+
+
+def unknown_subcommand(args: list[bytes]) -> bytes:
+    return _line(b"ERR unknown subcommand '%s'. Try %s HELP." % (_text(args[1])[:SHOWN], args[0].upper()))
+
+
+def wrong_arity(spec: Spec) -> bytes:
+    return b"ERR wrong number of arguments for '%s' command" % spec.name.lower()
+
+
+def _text(argument: bytes) -> bytes:
+    """As C prints it: up to the first NUL."""
+    return argument.partition(b"\0")[0]
+
+
+def _line(text: bytes) -> bytes:
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def entries() -> list[Entry]:
+    """The rows of the data file, by name; a container stands before its subcommands."""
+    data = json.loads(DATA.read_text())
+    found = [Entry.load(name, row) for name, row in data.items()]
+    return sorted(found, key=lambda entry: entry.name.split("|"))
+
+
+TABLE = Table(entries())

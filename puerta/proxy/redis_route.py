@@ -1,0 +1,151 @@
+"""A Redis route as one worker runs it: the cluster, the sessions, the counters on the board, the slow log."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from puerta import log
+from puerta.board import ROUTE, Board
+from puerta.config.schema import RedisRoute
+from puerta.protocol.commands import TABLE
+from puerta.protocol.resp import Request
+from puerta.protocol.span import NameIndex
+from puerta.proxy.access_log import AccessLog
+from puerta.proxy.redis_cluster import Cluster, Latencies
+from puerta.reactor.loop import Loop
+from puerta.reactor.relay import Meter
+
+SLOW_CALLS = 128
+"""Entries of the slow log."""
+
+
+class RedisRouteRunner:
+    """What the sessions of one Redis route share. Times are the loop's monotonic seconds."""
+
+    def __init__(
+        self,
+        config: RedisRoute,
+        board: Board,
+        row: int,
+        loop: Loop,
+        access: AccessLog,
+        schedule: Callable[[float, Callable[[], object]], object],
+        resolve: Callable[[str], str | None],
+    ) -> None:
+        self.config, self.loop, self.access = config, loop, access
+        self.name = config.name
+        self.limits = config.limits
+        self.backends: list[Any] = []
+        self.sessions: set[Any] = set()
+        self.bytes_in, self.bytes_out = Meter(), Meter()
+        self.cells = board.cells
+        self.table = board.route(config.name)
+        self.at = {column: self.table.index(row, column) for column in ROUTE}
+        self.redis = board.redis(config.name)
+        self.row = row
+        self.topology = board.topology(config.name)
+        self.version = 0
+        self.others = 0
+        self.swept = 0.0
+        self.slow_calls: deque[tuple[int, float, float, bytes, str]] = deque(maxlen=SLOW_CALLS)
+        self.slow_seen = 0
+        self.spare_request = Request(min(config.limits.buffer, 512 << 20))
+        self.index = NameIndex()
+        for spec in TABLE.specs:
+            if b"|" not in spec.name:
+                self.index.add(spec.name, spec)
+        histograms = board.latency(config.name)
+        latencies = Latencies(
+            board.cells, histograms.index(row, 0), histograms.sum_index(row, 0), histograms.buckets, histograms.commands
+        )
+        self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)
+        self.taken_before = 0
+
+    # -- counters
+
+    def count(self, column: str, amount: int = 1) -> None:
+        self.cells[self.at[column]] += amount
+
+    def count_redis(self, column: str, amount: int) -> None:
+        self.redis.add(self.row, column, amount)
+
+    def redis_count(self, column: str) -> int:
+        """Over all workers."""
+        return self.redis.sum(column)
+
+    def commands_taken(self) -> int:
+        return self.taken_before + sum(session.commands for session in self.sessions)
+
+    @property
+    def connections(self) -> int:
+        """Client connections of this route over all workers, exact for our own."""
+        return self.others + len(self.sessions)
+
+    def full(self) -> bool:
+        return self.connections >= self.limits.connections
+
+    def slow_call(self, call: Any, seconds: float) -> None:
+        self.slow_seen += 1
+        session = call.caller
+        client = f"{session.host}:{session.port}" if session is not None else ""
+        self.slow_calls.append((self.slow_seen, time.time(), seconds, call.spec.name, client))
+        self.count_redis("slow_calls", 1)
+
+    # -- sessions
+
+    def opened(self, session: Any) -> None:
+        self.sessions.add(session)
+        self.cells[self.at["connections"]] = len(self.sessions)
+        self.cells[self.at["connections_total"]] += 1
+
+    def closed(self, session: Any, reason: str) -> None:
+        self.sessions.discard(session)
+        self.taken_before += session.commands
+        self.cells[self.at["connections"]] = len(self.sessions)
+        self.cells[self.at["closed_" + reason]] += 1
+        self.access.session(session, reason)
+
+    # -- upkeep
+
+    def ready(self) -> bool:
+        """A layout of the cluster is known."""
+        return self.version > 0
+
+    def tick(self, now: float) -> None:
+        """Ten times a second: the layout, the calls that take too long, the meters."""
+        self.take_layout()
+        self.cluster.tick(now)
+        self.others = self.table.sum("connections") - len(self.sessions)
+        for meter, column in ((self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out")):
+            total, meter.total = meter.total, 0
+            self.cells[self.at[column]] += total
+        self.cells[self.at["commands_total"]] = self.commands_taken()
+        self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))
+        if self.limits.idle_timeout is not None and now - self.swept > min(1.0, self.limits.idle_timeout / 4):
+            self.swept = now
+            self.close_idle(now, self.limits.idle_timeout, "idle_timeout", len(self.sessions))
+
+    def take_layout(self) -> None:
+        published = self.topology.read(self.version)
+        if published is None:
+            return
+        self.version, data = published
+        if not data:
+            return
+        try:
+            self.cluster.apply(json.loads(data))
+        except (ValueError, KeyError, TypeError):
+            log.logger.exception("route %s: the published layout of the cluster can't be used", self.name)
+
+    def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
+        """End up to `most` sessions that have nothing under way and moved no byte for `seconds`; returns how many."""
+        quiet = [
+            session
+            for session in self.sessions
+            if session.first is None and now - session.active >= seconds and not session.state.waits_alone()
+        ]
+        for session in quiet[:most]:
+            session.end(reason)
+        return min(len(quiet), most)

@@ -1,0 +1,70 @@
+cimport cython
+from puerta.protocol.resp cimport Request
+from puerta.protocol.span cimport NameIndex, Spans, key_slot
+from puerta.proxy.redis_cluster cimport Cluster
+from puerta.proxy.redis_upstream cimport Call, Caller, Upstream
+from puerta.reactor.native cimport Buffer
+from puerta.reactor.relay cimport Meter
+
+cdef extern from "sys/epoll.h" nogil:
+    const unsigned int EPOLLIN
+    const unsigned int EPOLLOUT
+    const unsigned int EPOLLERR
+
+cdef enum:
+    HANGUP = 0x2010  # EPOLLRDHUP | EPOLLHUP
+    AGAIN = -11  # -EAGAIN
+    MORE = 0
+    COMPLETE = 1
+    INLINE = 2
+
+
+cdef class RedisSession(Caller):
+    cdef public object route
+    cdef public Cluster cluster
+    cdef public NameIndex index
+    cdef public Meter meter_in
+    cdef public Meter meter_out
+    cdef public str host
+    cdef public int port
+    cdef public Buffer input
+    cdef public Request request
+    cdef public Py_ssize_t limit
+    cdef public bint special
+    cdef public bint fenced
+    cdef public bint consuming
+    cdef public bint unread
+    cdef public bint ended
+    cdef public bint leaving
+    cdef public bint over
+    cdef public object state
+    cdef public double opened
+    cdef public double active
+    cdef public double first_byte
+    cdef public long long received
+    cdef public long long sent
+    cdef public long long commands
+    @cython.locals(buffer=Buffer, got=cython.Py_ssize_t)
+    cdef int read(self) except -1
+    @cython.locals(request=Request, status=cython.int)
+    cdef int consume(self, Buffer buffer) except -1
+    @cython.locals(spans=Spans, arity=cython.Py_ssize_t)
+    cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
+    cdef int keyed(self, object spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
+    cdef int command(self, object spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    @cython.locals(call=Call, following=Call)
+    cpdef end(self, str reason)
+    cpdef reply(self, bytes data)
+    cpdef fence(self)
+    cdef int nothing_read(self, Py_ssize_t got) except -1
+    cdef int forget_request(self, Request request) except -1
+    cdef bint blocked(self)
+    cpdef resume(self)
+    cpdef on_event(self, unsigned int events)
+    cpdef on_again(self)
+    @cython.locals(out=Buffer, sent=cython.Py_ssize_t, left=cython.Py_ssize_t, upstream=Upstream)
+    cpdef on_turn_end(self)
+    cpdef drained(self)
+    cpdef overflow(self)

@@ -1,0 +1,370 @@
+"""A Redis client: takes commands off its socket, sends each where it belongs, and keeps the replies in order.
+
+The usual command has its keys at fixed places, all in one slot, and goes to the shared connection of that slot's node as the bytes it came in:
+that path runs compiled and makes one object, the Call. Everything else (`special` sessions, commands that are answered
+here, taken apart or need a connection of their own) is decided in `redis_commands`, in plain Python.
+
+A session stops taking commands while it is *fenced* (a call was redirected: no later one may overtake it), while too many
+are pending, or while its client does not read. What has been received by then waits in `input`.
+"""
+
+import errno
+import select
+from typing import Any
+
+import cython
+
+if not cython.compiled:
+    from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
+    from puerta.protocol.span import key_slot
+    from puerta.proxy.redis_upstream import Call, Caller
+    from puerta.reactor.native import Buffer
+
+    EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
+    HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+    AGAIN = -errno.EAGAIN
+
+from puerta.protocol import resp
+from puerta.protocol.commands import KEYED
+from puerta.proxy import redis_commands, redis_forward
+
+READ = 64 << 10
+LOW_WATER = 256 << 10
+"""Bytes waiting for the client below which its upstream is read again and new commands are taken."""
+
+
+class RedisSession(Caller):
+    """`state` is what the client set up by commands (authentication, name, transaction, subscriptions); see redis_commands.
+
+    `limit` bounds the calls in flight; `special` sends every command to redis_commands first.
+    """
+
+    if not cython.compiled:
+        __slots__ = (
+            "active", "cluster", "commands", "consuming", "ended", "fenced", "first_byte", "host", "index", "input", "leaving",
+            "limit", "meter_in", "meter_out", "opened", "over", "port", "received", "request", "route", "sent", "special",
+            "state", "unread",
+        )  # fmt: skip
+
+    relaying = True
+
+    def __init__(self, route: Any, fd: int, host: str, port: int) -> None:
+        Caller.__init__(self, route.loop, fd, route.limits.buffer)
+        self.route = route
+        self.cluster = route.cluster
+        self.index = route.index
+        self.meter_in = route.bytes_in
+        self.meter_out = route.bytes_out
+        self.host = host
+        self.port = port
+        self.input: Any = None
+        self.request: Any = None
+        self.limit = route.limits.pending
+        self.fenced = False
+        self.consuming = False
+        self.unread = False
+        self.ended = False
+        self.leaving = False
+        self.over = False
+        self.opened = self.active = route.loop.now
+        self.first_byte = 0.0
+        self.received = 0
+        self.sent = 0
+        self.commands = 0
+        self.special = False
+        self.state = redis_commands.State(self)
+        route.opened(self)
+        route.loop.add(self)
+
+    # -- the socket
+
+    def on_event(self, events: int) -> None:
+        if events & EPOLLOUT and self.out is not None:
+            self.on_turn_end()
+        if not self.closed and events & (EPOLLIN | HANGUP | EPOLLERR):
+            self.read()
+
+    def on_again(self) -> None:
+        self.read()
+
+    def blocked(self) -> bool:
+        """No command is taken now."""
+        if self.fenced or self.leaving or self.pending >= self.limit:
+            return True
+        return self.out is not None and self.out.size() > LOW_WATER * 4
+
+    def read(self) -> int:
+        if self.ended or self.closed:
+            return 0
+        if self.blocked():
+            self.unread = True
+            return 0
+        self.unread = False
+        buffer = self.loop.scratch if self.input is None else self.input
+        got = buffer.fill(self.fd, READ)
+        if got <= 0:
+            return self.nothing_read(got)
+        self.received += got
+        self.meter_in.total += got
+        self.active = self.loop.now
+        self.consume(buffer)
+        if self.closed:
+            self.loop.scratch.take()
+            return 0
+        if self.input is None:
+            if buffer.size():
+                self.input = buffer.split()
+        elif not self.input.size():
+            self.input = None
+        if got == READ:
+            self.loop.again(self)
+        return 0
+
+    def nothing_read(self, got: int) -> int:
+        """Empty for now, at its end, or broken. After an end of file the replies still due are delivered."""
+        if got == AGAIN:
+            return 0
+        if got < 0:
+            self.end("client_reset")
+            return 0
+        self.ended = True
+        if self.first is None and (self.out is None or not self.out.size()):
+            self.end("client_closed")
+        elif self.state.waits_alone():
+            self.end("client_closed")
+        return 0
+
+    def on_turn_end(self) -> None:
+        """Send what has gathered, and let go of the buffer when all of it went."""
+        out = self.out
+        if out is None:
+            return
+        sent = out.drain(self.fd)
+        if sent < 0:
+            if sent != AGAIN:
+                self.end("client_reset")
+            elif out.size() > self.most:
+                self.overflow()
+            return
+        if not self.sent:
+            self.first_byte = self.loop.now
+        self.sent += sent
+        self.meter_out.total += sent
+        self.active = self.loop.now
+        left = out.size()
+        if left > self.most:
+            self.overflow()
+            return
+        if left == 0:
+            self.out = None
+            self.hopeless = False
+            if (self.leaving or self.ended) and self.first is None:
+                self.end("client_closed")
+                return
+        if left < LOW_WATER:
+            if self.waited_by is not None:
+                upstream = self.waited_by
+                self.waited_by = None
+                upstream.resume()
+            if self.unread or self.input is not None:
+                self.resume()
+
+    # -- commands
+
+    def resume(self) -> None:
+        """Go on with what waits in `input` and with what was left unread."""
+        if self.closed or self.consuming or self.blocked():
+            return
+        if self.input is not None:
+            self.consume(self.input)
+            if self.closed:
+                return
+            if self.input is not None and not self.input.size():
+                self.input = None
+        if self.unread and not self.blocked():
+            self.read()
+
+    def drained(self) -> None:
+        if self.fenced:
+            self.fenced = False
+        if not self.consuming and (self.input is not None or self.unread):
+            self.resume()
+        if self.ended and not self.closed and self.first is None and (self.out is None or not self.out.size()):
+            self.end("client_closed")
+
+    def consume(self, buffer: Any) -> int:
+        """Take every complete command off the buffer, as long as nothing makes the session wait."""
+        self.consuming = True
+        try:
+            while buffer.end > buffer.start and not self.blocked():
+                request = self.request
+                if request is None:
+                    request = self.route.spare_request
+                request.trusted = not self.special or self.state.trusted
+                status = request.parse(buffer.data, buffer.start, buffer.end)
+                if status == COMPLETE:
+                    if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
+                        request.reset()
+                        self.forget_request(request)
+                        break
+                elif status == INLINE:
+                    if not self.inline(buffer.peek(0, request.at)):
+                        request.reset()
+                        self.forget_request(request)
+                        break
+                elif status == MORE:
+                    if self.request is None:
+                        self.request = request
+                        self.route.spare_request = Request(request.biggest)
+                    break
+                else:
+                    self.protocol_error(request.error)
+                    break
+                if self.closed:
+                    break
+                buffer.skip(request.at)
+                request.reset()
+                self.forget_request(request)
+        finally:
+            self.consuming = False
+        return 0
+
+    def forget_request(self, request: Any) -> int:
+        """The shared request serves again; a session keeps one of its own only while a command is incomplete."""
+        self.request = None
+        return 0
+
+    def dispatch(self, request: Any, data: Any, start: int) -> int:
+        """Send one command on its way; 0 when it has to wait (it is then taken again)."""
+        spans = request.spans
+        spec = self.index.find(data, start + spans.offset(0), spans.length(0))
+        if spec is None or self.special or spec.kind != KEYED or spec.first == 0:
+            return self.command(spec, request, data, start)
+        arity = spec.arity
+        if (arity > 0 and spans.count != arity) or spans.count < -arity:
+            return self.command(spec, request, data, start)
+        return self.keyed(spec, request, data, start)
+
+    def keyed(self, spec: Any, request: Any, data: Any, start: int) -> int:
+        """The usual way: keys at fixed places and in one slot."""
+        spans = request.spans
+        at = spec.first
+        slot = key_slot(data, start + spans.offset(at), spans.length(at))
+        if spec.last != at:
+            last = spec.last if spec.last > 0 else spans.count + spec.last
+            step = spec.step
+            at += step
+            while at <= last:
+                if key_slot(data, start + spans.offset(at), spans.length(at)) != slot:
+                    self.reply(redis_forward.CROSSSLOT)
+                    return 1
+                at += step
+        upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
+        if upstream is None or upstream.log.size() > self.most:
+            self.reply(redis_forward.unavailable(self, slot, upstream))
+            return 1
+        call = Call(self, spec, slot, spec.readonly, self.loop.now)
+        self.commands += 1
+        self.enqueue(call)
+        upstream.append(call, data, start, request.at)
+        return 1
+
+    def command(self, spec: Any, request: Any, data: Any, start: int) -> int:
+        """Every other way: with the arguments as Python objects."""
+        spans = request.spans
+        arguments = []
+        for index in range(spans.count):
+            at = start + spans.offset(index)
+            arguments.append(bytes(data[at : at + spans.length(index)]))
+        taken = redis_commands.take(self, spec, arguments)
+        if taken:
+            self.commands += 1
+        return 1 if taken else 0
+
+    def inline(self, line: bytes) -> bool:
+        arguments = resp.inline_arguments(line)
+        if arguments is None:
+            self.protocol_error(b"unbalanced quotes in request")
+            return True
+        if not arguments:
+            return True
+        return bool(redis_commands.take(self, redis_commands.find(self, arguments[0]), arguments))
+
+    # -- replies made here
+
+    def reply(self, data: bytes) -> None:
+        """Answer the command that is being taken now, in its turn."""
+        call = Call(self, None, -1, False, self.loop.now)
+        self.enqueue(call)
+        self.answer(call, data)
+
+    def enqueue_call(self, call: Any) -> None:
+        """`enqueue`, for plain Python."""
+        self.enqueue(call)
+
+    def push(self, data: bytes) -> None:
+        """An out-of-band message, between two replies."""
+        if self.out is None:
+            self.out = Buffer()
+        self.out.append(data)
+        self.loop.later(self)
+
+    def protocol_error(self, text: bytes) -> None:
+        """As the server does: the replies that are due, the error, and the end."""
+        self.route.count("closed_protocol_error")
+        self.leaving = True
+        self.reply(b"-ERR Protocol error: " + text + b"\r\n")
+        self.input = None
+
+    def fence(self) -> None:
+        """A call was redirected: take no further command before all that are under way are answered."""
+        self.fenced = True
+
+    def overflow(self) -> None:
+        self.end("output_limit")
+
+    # -- the end
+
+    def abort(self) -> None:
+        """The client must not take what it got for complete."""
+        self.end("backend_reset")
+
+    def end(self, reason: str) -> None:
+        """Close once, disown the calls in flight, count and log. Safe to call again."""
+        if self.over:
+            return
+        self.over = True
+        if reason == "backend_reset":
+            Caller.abort(self)
+        else:
+            self.close()
+        call = self.first
+        while call is not None:
+            call.caller = None
+            following = call.next
+            call.next = None
+            if call.gather is not None:
+                call.gather.caller_left()
+            call = following
+        self.first = self.last = None
+        if self.waited_by is not None:
+            upstream = self.waited_by
+            self.waited_by = None
+            upstream.resume()
+        self.state.close()
+        self.route.closed(self, reason)
+        self.state = None
+        self.input = self.out = self.request = None
+
+    def summary(self, reason: str) -> dict[str, Any]:
+        """What the access log says of the session; times in milliseconds."""
+        return {
+            "route": self.route.name,
+            "client": f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}",
+            "first_byte_ms": round((self.first_byte - self.opened) * 1000, 1) if self.first_byte else None,
+            "duration_ms": round((self.loop.now - self.opened) * 1000, 1),
+            "commands": self.commands,
+            "bytes_in": self.received,
+            "bytes_out": self.sent,
+            "close_reason": reason,
+        }

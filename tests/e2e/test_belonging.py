@@ -1,0 +1,177 @@
+"""Which connections belong together: everything of one client on one backend, two clients wherever the hash puts them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.driver_info import DriverInfo
+
+from playground.servers import Mongo, Server, Valkey, several
+from tests.e2e.machines import Machine
+from tests.e2e.peers import Raw, Scripted, Splitter, at_home, client, hello, in_threads, key_of
+from tests.harness import wait_for
+
+USER, PASSWORD = "ada", "lovelace"
+RUNS, AT_ONCE = 100, 50
+
+
+@pytest.fixture(scope="module")
+def mongos() -> Iterator[list[Server]]:
+    with several([Mongo(), Mongo()]) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[list[Server]]:
+    """Two servers that demand authentication. They learn their user before: that takes a run without."""
+    with ExitStack() as stack:
+        servers: list[Server] = []
+        for server in (Mongo(), Mongo()):
+            server.storage = str(server.directory / "data")
+            stack.callback(server.stop)
+            server.start()
+            with client(server.port, "provision") as mongo:
+                mongo.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
+            assert server.process is not None
+            server.process.terminate()
+            server.process.wait(10)
+            server.auth = True
+            servers.append(server.start())
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[list[Scripted]]:
+    with Scripted() as one, Scripted() as two, Scripted() as three:
+        yield [one, two, three]
+
+
+@pytest.fixture(scope="module")
+def machines(
+    tmp_path_factory: pytest.TempPathFactory, mongos: list[Server], guarded: list[Server], scripted: list[Scripted]
+) -> Iterator[list[Machine]]:
+    """Two machines with one store. The route `crowd` proposes another backend at every turn: there only the store's
+    word can make workers agree."""
+    directory = tmp_path_factory.mktemp("belonging")
+    routes: dict[str, dict[str, Any]] = {
+        "mongo": {"backends": [server.address for server in mongos]},
+        "guarded": {"backends": [server.address for server in guarded]},
+        "crowd": {"backends": [each.address for each in scripted], "balance": "round-robin"},
+    }
+    with Valkey() as store, ExitStack() as stack:
+        made = [
+            Machine(
+                directory / name,
+                routes={key: dict(options) for key, options in routes.items()},
+                name=name,
+                workers=2,
+                store=f"redis://{store.address}",
+            ).start()
+            for name in ("east", "west")
+        ]
+        for machine in made:
+            stack.enter_context(machine)
+            machine.wait_ready().wait_up()
+        yield made
+
+
+def backends_in_use(machines: list[Machine], route: str) -> dict[str, int]:
+    """Connections by backend, over all machines."""
+    total: dict[str, int] = {}
+    for machine in machines:
+        for backend, count in machine.connections(route).items():
+            total[backend] = total.get(backend, 0) + count
+    return total
+
+
+def wait_quiet(machines: list[Machine], route: str) -> None:
+    wait_for(lambda: not backends_in_use(machines, route), f"nobody uses {route}")
+
+
+def spread_out(mongo: "MongoClient[dict[str, Any]]", threads: int) -> None:
+    """Have the client open many connections: each thread needs one of its own for a while."""
+    assert not in_threads(
+        threads, lambda _: list(mongo.lab.items.find({"$where": "sleep(50) || true"}).limit(1)) and None
+    )
+
+
+def test_two_clients_that_differ_in_their_identity_alone(machines: list[Machine], mongos: list[Server]) -> None:
+    addresses = [server.address for server in mongos]
+    names = [next(at_home(address, addresses)) for address in addresses]
+    for name, address in zip(names, addresses, strict=True):
+        with Raw(machines[0].port, name), Raw(machines[1].port, name), Raw(machines[0].port, name):
+            wait_for(
+                lambda wanted={address: 3}: backends_in_use(machines, "mongo") == wanted, f"{name} is on {address}"
+            )
+        wait_quiet(machines, "mongo")
+
+
+def test_one_identity_from_two_addresses(machines: list[Machine], mongos: list[Server]) -> None:
+    with Splitter([machine.port for machine in machines], ("127.0.0.1", "127.0.0.2", "127.0.0.3")) as splitter:
+        held = [Raw(splitter.port, "app@roaming") for _ in range(12)]
+        assert len({each.backend for each in held}) == 1
+        wait_for(lambda: list(backends_in_use(machines, "mongo").values()) == [12], "all twelve are on one backend")
+        for each in held:
+            each.close()
+    wait_quiet(machines, "mongo")
+
+
+def test_append_metadata_monitor_and_round_trip_timer(machines: list[Machine]) -> None:
+    with Splitter([machine.port for machine in machines]) as splitter:
+        with client(splitter.port, "app@growing", maxPoolSize=20, heartbeatFrequencyMS=500) as mongo:
+            mongo.lab.items.find_one()
+            before = wait_for(lambda: splitter.taken >= 3 and splitter.taken, "monitor, timer and pool are connected")
+            mongo.append_metadata(DriverInfo("Mongoengine", "0.29"))
+            assert not in_threads(12, lambda _: [mongo.lab.items.find_one() for _ in range(10)] and None)
+            assert splitter.taken >= before + 2
+            in_use = backends_in_use(machines, "mongo")
+            assert len(in_use) == 1
+            assert sum(in_use.values()) == splitter.taken
+    wait_quiet(machines, "mongo")
+
+
+def test_authenticated_pool_and_its_monitors(machines: list[Machine]) -> None:
+    with Splitter([machine.ports["guarded"] for machine in machines]) as splitter:
+        options = {"username": USER, "password": PASSWORD, "minPoolSize": 6}
+        with client(splitter.port, "app@guarded", **options) as mongo:
+            assert not in_threads(6, lambda _: [mongo.lab.items.insert_one({}) for _ in range(5)] and None)
+            wait_for(lambda: splitter.taken >= 8, "pool, monitor and timer are connected")
+            in_use = backends_in_use(machines, "guarded")
+            assert len(in_use) == 1
+    wait_quiet(machines, "guarded")
+
+
+def test_fifty_first_connections_at_once(machines: list[Machine], scripted: list[Scripted]) -> None:
+    """A new client's first connections race through four workers that propose different backends."""
+    ports = [machine.ports["crowd"] for machine in machines]
+    started, split = time.monotonic(), 0
+    for run in range(RUNS):
+        message = hello(f"crowd@{run}")
+        sockets = [socket.socket() for _ in range(AT_ONCE)]
+        for index, each in enumerate(sockets):
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", ports[index % 2]))
+        for each in sockets:
+            each.settimeout(10)
+            each.sendall(message)
+        answers = {each.recv(4096).partition(b"127.0.0.1:")[2][:5] for each in sockets}
+        split += len(answers) != 1 or b"" in answers
+        for each in sockets:
+            each.close()
+    print(f"{RUNS} clients x {AT_ONCE} connections in {time.monotonic() - started:.1f} s, {split} split")
+    assert split == 0
+    homes = {
+        tuple(placed)
+        for machine in machines
+        for key, placed in machine.placed().items()
+        if key == key_of("crowd@1").hex()
+    }
+    assert len(homes) <= 1
+    shares = [machine.backends("crowd") for machine in machines]
+    assert all(sum(share[each.address]["connections_total"] for share in shares) > 0 for each in scripted)
+    wait_quiet(machines, "crowd")
