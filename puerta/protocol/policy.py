@@ -74,7 +74,7 @@ _local(b"time", "Puerta's clock", "TIME")
 _local(b"hello", "switches this client between RESP2 and RESP3; shows what AUTH and CLIENT SETNAME would", "HELLO")
 _local(b"auth", "checked against the route's `client_auth`", "AUTH")
 _local(b"acl", "the user this client authenticated as with Puerta", "ACL|WHOAMI")
-_local(b"select", "a cluster has database 0 only", "SELECT")
+_local(b"select", "database 0 only", "SELECT")
 _local(b"quit", "after the replies that are due", "QUIT")
 _local(b"reset", "forgets transaction, subscriptions, name, protocol and authentication", "RESET")
 _local(b"info", "about Puerta and the route", "INFO")
@@ -145,15 +145,12 @@ _forwarded("the cluster spreads the message to all nodes", "PUBLISH")
 _forwarded("the commands of the cluster's servers", "COMMAND", "COMMAND|COUNT", "COMMAND|DOCS", "COMMAND|GETKEYS")
 _forwarded("the commands of the cluster's servers", "COMMAND|GETKEYSANDFLAGS", "COMMAND|INFO", "COMMAND|LIST")
 _forwarded("the modules of one node", "MODULE|LIST")
-_forwarded("the server's own help", *(
-    f"{name}|HELP" for name in (
-        "ACL", "CLIENT", "CLUSTER", "COMMAND", "COMMANDLOG", "CONFIG", "FUNCTION", "LATENCY", "MEMORY", "MODULE", "OBJECT",
-        "PUBSUB", "SCRIPT", "SLOWLOG", "XGROUP", "XINFO",
-    )
-))  # fmt: skip
-_forwarded("", *(
-    "ACL CLIENT CLUSTER COMMANDLOG CONFIG FUNCTION LATENCY MEMORY MODULE OBJECT PUBSUB SCRIPT SLOWLOG XGROUP XINFO".split()
-))  # fmt: skip
+_CONTAINERS = (
+    "ACL", "CLIENT", "CLUSTER", "COMMANDLOG", "CONFIG", "FUNCTION", "LATENCY", "MEMORY", "MODULE", "OBJECT", "PUBSUB", "SCRIPT",
+    "SLOWLOG", "XGROUP", "XINFO",
+)  # fmt: skip
+_forwarded("the server's own help", "COMMAND|HELP", *(f"{name}|HELP" for name in _CONTAINERS))
+_forwarded("", *_CONTAINERS)
 
 # -- Forwarded by its keys, but worth a word
 
@@ -171,7 +168,7 @@ _refused("it would show the commands of every client of one node", "MONITOR")
 _refused("it is meant for the developers of the server and can stop a node", "DEBUG", "PFDEBUG", "PFSELFTEST")
 _refused("it would change which node is a master", "REPLICAOF", "SLAVEOF", "FAILOVER")
 _refused("a node is saved by whoever runs it", "SAVE", "BGSAVE", "BGREWRITEAOF")
-_refused("a cluster has one database only", "MOVE", "SWAPDB")
+_refused("it serves database 0 only", "MOVE", "SWAPDB")
 _refused("nodes move keys between themselves when a slot migrates", "MIGRATE", "RESTORE-ASKING")
 _refused("modules are loaded by whoever runs the nodes", "MODULE|LOAD", "MODULE|LOADEX", "MODULE|UNLOAD")
 _refused("the configuration of a node is changed on that node", "CONFIG|SET", "CONFIG|REWRITE")
@@ -182,7 +179,7 @@ _refused(
 )  # fmt: skip
 _refused("connections to the nodes are shared, so invalidations can't be told apart", "CLIENT|TRACKING", "CLIENT|CACHING")
 _refused("connections to the nodes are shared, so it would apply to other clients too", "CLIENT|NO-TOUCH", "CLIENT|IMPORT-SOURCE")
-_refused("it would stop other clients too; drain the route with puertactl instead", "CLIENT|PAUSE", "CLIENT|UNPAUSE")
+_refused("it would stop the clients of one node, not those of Puerta", "CLIENT|PAUSE", "CLIENT|UNPAUSE")
 _refused("connections to the nodes are shared; end a client with `puertactl kill`", "CLIENT|KILL")
 _refused("connections to the nodes are shared; close the waiting client's connection instead", "CLIENT|UNBLOCK")
 _refused(

@@ -15,7 +15,7 @@ from typing import Any, Self
 import bson
 from pymongo import MongoClient
 
-from playground.servers import Server, free_port
+from playground.servers import Mongo, Server, free_port
 from puerta.protocol import identity
 from puerta.proxy import balance
 
@@ -23,6 +23,18 @@ OP_MSG = 2013
 HEADER = struct.Struct("<iiii")
 PATTERN = '"@(.*)"'
 """The session_pattern of all tests: `orders@17` is the process 17."""
+
+
+class Backend(Mongo):
+    """A server that may be killed at any time and leaves nothing: its orderly stop takes seconds."""
+
+    def __init__(self, port: int | None = None) -> None:
+        super().__init__(port)
+        self.storage = str(self.directory / "data")
+
+    def stop(self) -> None:
+        self.kill()
+        super().stop()
 
 
 class Splitter:

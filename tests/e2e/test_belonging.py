@@ -4,16 +4,15 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.driver_info import DriverInfo
 
-from playground.servers import Mongo, Server, Valkey, several
+from playground.servers import Server, Valkey, several
 from tests.e2e.machines import Machine
-from tests.e2e.peers import Raw, Scripted, Splitter, at_home, client, hello, in_threads, key_of
+from tests.e2e.peers import Backend, Raw, Scripted, Splitter, at_home, client, hello, in_threads, key_of
 from tests.harness import wait_for
 
 USER, PASSWORD = "ada", "lovelace"
@@ -22,7 +21,7 @@ RUNS, AT_ONCE = 100, 50
 
 @pytest.fixture(scope="module")
 def mongos() -> Iterator[list[Server]]:
-    with several([Mongo(), Mongo()]) as servers:
+    with several([Backend(), Backend()]) as servers:
         yield servers
 
 
@@ -31,15 +30,14 @@ def guarded() -> Iterator[list[Server]]:
     """Two servers that demand authentication. They learn their user before: that takes a run without."""
     with ExitStack() as stack:
         servers: list[Server] = []
-        for server in (Mongo(), Mongo()):
-            server.storage = str(server.directory / "data")
+        for server in (Backend(), Backend()):
             stack.callback(server.stop)
             server.start()
             with client(server.port, "provision") as mongo:
                 mongo.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
             assert server.process is not None
-            server.process.terminate()
-            server.process.wait(10)
+            server.process.terminate()  # a killed one would forget what it has not yet written
+            server.process.wait(20)
             server.auth = True
             servers.append(server.start())
         yield servers
@@ -93,11 +91,15 @@ def wait_quiet(machines: list[Machine], route: str) -> None:
     wait_for(lambda: not backends_in_use(machines, route), f"nobody uses {route}")
 
 
-def spread_out(mongo: "MongoClient[dict[str, Any]]", threads: int) -> None:
-    """Have the client open many connections: each thread needs one of its own for a while."""
-    assert not in_threads(
-        threads, lambda _: list(mongo.lab.items.find({"$where": "sleep(50) || true"}).limit(1)) and None
-    )
+def open_many(mongo: "MongoClient[dict[str, Any]]", threads: int) -> None:
+    """Use the client in many threads at once, which makes its pool grow."""
+
+    def work(_: int) -> None:
+        for _ in range(10):
+            mongo.lab.items.insert_one({})
+            list(mongo.lab.items.find({}, batch_size=5).limit(20))
+
+    assert not in_threads(threads, work)
 
 
 def test_two_clients_that_differ_in_their_identity_alone(machines: list[Machine], mongos: list[Server]) -> None:
@@ -122,16 +124,17 @@ def test_one_identity_from_two_addresses(machines: list[Machine], mongos: list[S
 
 
 def test_append_metadata_monitor_and_round_trip_timer(machines: list[Machine]) -> None:
-    with Splitter([machine.port for machine in machines]) as splitter:
-        with client(splitter.port, "app@growing", maxPoolSize=20, heartbeatFrequencyMS=500) as mongo:
-            mongo.lab.items.find_one()
-            before = wait_for(lambda: splitter.taken >= 3 and splitter.taken, "monitor, timer and pool are connected")
-            mongo.append_metadata(DriverInfo("Mongoengine", "0.29"))
-            assert not in_threads(12, lambda _: [mongo.lab.items.find_one() for _ in range(10)] and None)
-            assert splitter.taken >= before + 2
-            in_use = backends_in_use(machines, "mongo")
-            assert len(in_use) == 1
-            assert sum(in_use.values()) == splitter.taken
+    with (
+        Splitter([machine.port for machine in machines]) as splitter,
+        client(splitter.port, "app@growing", heartbeatFrequencyMS=500) as mongo,
+    ):
+        mongo.lab.items.find_one()
+        before = wait_for(lambda: splitter.taken >= 3 and splitter.taken, "monitor, timer and pool are connected")
+        mongo.append_metadata(DriverInfo("Mongoengine", "0.29"))
+        open_many(mongo, before + 8)
+        wait_for(lambda: sum(backends_in_use(machines, "mongo").values()) == splitter.taken, "all are counted")
+        assert splitter.taken >= before + 2
+        assert len(backends_in_use(machines, "mongo")) == 1
     wait_quiet(machines, "mongo")
 
 
@@ -139,10 +142,11 @@ def test_authenticated_pool_and_its_monitors(machines: list[Machine]) -> None:
     with Splitter([machine.ports["guarded"] for machine in machines]) as splitter:
         options = {"username": USER, "password": PASSWORD, "minPoolSize": 6}
         with client(splitter.port, "app@guarded", **options) as mongo:
-            assert not in_threads(6, lambda _: [mongo.lab.items.insert_one({}) for _ in range(5)] and None)
+            open_many(mongo, 6)
             wait_for(lambda: splitter.taken >= 8, "pool, monitor and timer are connected")
-            in_use = backends_in_use(machines, "guarded")
-            assert len(in_use) == 1
+            wait_for(
+                lambda: list(backends_in_use(machines, "guarded").values()) == [splitter.taken], "all are together"
+            )
     wait_quiet(machines, "guarded")
 
 

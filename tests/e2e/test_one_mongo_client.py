@@ -11,9 +11,9 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from playground.servers import Mongo, Server, Valkey, several
+from playground.servers import Server, Valkey, several
 from tests.e2e.machines import Machine
-from tests.e2e.peers import Splitter, client, in_threads
+from tests.e2e.peers import Backend, Splitter, client, in_threads
 from tests.harness import wait_for
 
 THREADS = 10
@@ -50,7 +50,7 @@ def two_machines(directory: Path, **options: Any) -> Iterator[tuple[list[Machine
     both machines in turn."""
     with ExitStack() as stack:
         store = Valkey()
-        backends: list[Server] = [Mongo(), Mongo()]
+        backends: list[Server] = [Backend(), Backend()]
         stack.enter_context(several([store, *backends]))
         machines = [
             Machine(

@@ -1,5 +1,6 @@
 """The real server in front of scripted backends, and ways to look at it."""
 
+import contextlib
 import json
 import os
 import socket
@@ -92,6 +93,13 @@ class Front(Running):
             return all(closed[reason] == count for reason, count in counts.items())
 
         wait_for(told, f"{name} counted {counts}, not {self.route(name)['closed']}")
+
+    def serves(self, name: str) -> bool:
+        """Whether the route's backends are up and a worker accepts for it."""
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port(name)), PATIENCE).close()
+            return all(each["state"] == "up" for each in self.route(name)["backends"])
+        return False
 
     def quiet(self, name: str) -> Any:
         """Wait until no connection of the route is open, and return its status."""

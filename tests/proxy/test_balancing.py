@@ -187,9 +187,10 @@ def greet(sock: socket.socket) -> None:
 def home(front: Front, application: str) -> str:
     """The backend of one client."""
     with front.connect("mongo", hello(application)) as client:
-        assert receive(client, 1) == b"!"
-        name = named(client)
-    return str(front.access(name)["backend"])
+        answer, name = client.recv(1), named(client)
+    line = front.access(name)
+    assert answer == b"!", line
+    return str(line["backend"])
 
 
 def test_a_backend_of_weight_0_keeps_the_clients_it_has(backend: Make, tmp_path: Path) -> None:
