@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONFIG ?= etc/puerta.yaml
-# What the compiled core is made of: every module with a .pxd beside it.
-CORE := $(wildcard puerta/*/*.pxd puerta/*/*.pyx) $(wildcard $(patsubst %.pxd,%.py,$(wildcard puerta/*/*.pxd))) setup.py
+# What the compiled core is made of: setup.py lists its modules; a .pxd is part of all that import it.
+CORE := setup.py $(shell sed -n '/^COMPILED/,/^]/s/.*"\(.*\)".*/\1/p' setup.py) $(wildcard puerta/*/*.pxd)
 
 .PHONY: help demo test check fmt build docs bench bench-quick bench-ready bench-peers clean
 
@@ -39,6 +39,7 @@ fmt: build
 
 docs: build
 	$(BIN)/python -m puerta.config.reference > docs/configuration.md
+	$(BIN)/python -m puerta.protocol.reference > docs/redis-commands.md
 
 # Everything but the core: what pip would compile in an environment of its own would only be compiled twice.
 $(VENV)/ready: pyproject.toml
@@ -66,4 +67,4 @@ bench-peers:
 	apt-get install -y --no-install-recommends haproxy nginx-light libnginx-mod-stream redis-tools nutcracker
 
 clean:
-	rm -rf $(VENV) build *.egg-info puerta/*/*.so $(addsuffix .c,$(basename $(wildcard puerta/*/*.pxd)))
+	rm -rf $(VENV) build *.egg-info puerta/*/*.so puerta/*/*.c

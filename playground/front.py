@@ -77,9 +77,7 @@ class Front:
                 break
         status, left = self.process.returncode, group(self.process.pid)
         if status or left:
-            raise Failed(
-                f"puerta-master ended with status {status} and left the processes {left}:\n{self.tail()}"
-            )
+            raise Failed(f"puerta-master ended with status {status} and left the processes {left}:\n{self.tail()}")
 
     @property
     def pid(self) -> int:

@@ -40,7 +40,6 @@ class Blob:
             raise BoardFull(f"{len(data)} bytes don't fit in a blob of {self.size}")
         version = self.version + 1
         head = self._head(version)
-        self.cells[head] = 0  # not a version: a reader that is here must not take old for new
         start = (head + self.HEAD) * 8
         self.bytes[start : start + len(data)] = data
         self.cells[head + 1] = len(data)

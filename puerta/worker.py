@@ -39,6 +39,7 @@ from puerta.reactor.loop import Channel, Loop
 from puerta.role import Role
 
 TICK_SECONDS = 0.1
+LATE_SECONDS = 0.5
 LAYOUT_SECONDS = 5.0
 RESERVED_DESCRIPTORS = 64
 HEALTH_STALE_SECONDS = 30.0
@@ -64,6 +65,7 @@ class Worker:
         self.stopped = gevent.event.Event()
         self.exit_status = 0
         self.expected_tick = 0.0
+        self.resumed = 0.0
         self.health_was_stale = False
 
     def make_store(self) -> Store | None:
@@ -157,8 +159,12 @@ class Worker:
         started = native.now()
         self.loop.now = started
         cells, row = self.cells, self.role.row
-        if self.expected_tick:
-            cells.set(row, "loop_lag_us", int(max(0.0, started - self.expected_tick) * 1e6))
+        lag = max(0.0, started - self.expected_tick) if self.expected_tick else 0.0
+        cells.set(row, "loop_lag_us", int(lag * 1e6))
+        if lag > LATE_SECONDS:
+            # We were not run for a while: what peers sent meanwhile must be seen before deadlines and idleness are.
+            self.resumed = started
+            self.loop.turn()
         self.expected_tick = started + TICK_SECONDS
         cells.set(row, "beat_ns", time.monotonic_ns())
         for route in self.routes:
@@ -283,7 +289,7 @@ class Worker:
         elif passed >= limit:
             self.close_all("drained")
             self.stop()
-        else:
+        elif now - self.resumed >= IDLE_BEFORE_CLOSE:
             ticks = max(1.0, (limit * 2 / 3 - passed) / TICK_SECONDS)
             for route in self.routes:
                 if route.config.mode != "tcp":

@@ -110,15 +110,15 @@ class RedisCheck:
             places = self._answer()
         if isinstance(nodes, ResponseError):
             raise nodes
-        view = views.parse_nodes(nodes.decode("ascii", "replace"), self.address.host)
+        view = views.parse_nodes(text(nodes, "CLUSTER NODES"), self.address.host)
         if isinstance(places, ResponseError):
             return view
         parse = views.parse_shards if self.has_shards else views.parse_slots
         return views.at(view, parse(places, self.address.host))
 
-    def _read_signs(self, info: bytes) -> tuple[str, ...]:
+    def _read_signs(self, info: Any) -> tuple[str, ...]:
         """Note the signs; returns what is worth a warning."""
-        lines = dict(line.partition(":")[::2] for line in info.decode("ascii", "replace").split("\r\n"))
+        lines = dict(line.partition(":")[::2] for line in text(info, "CLUSTER INFO").split("\r\n"))
         self.signs = tuple(lines.get(name, "") for name in SIGNS)
         return () if lines.get("cluster_state") == "ok" else (STATE_FAILED,)
 
@@ -146,6 +146,13 @@ class RedisCheck:
             return self.connection.read_response(disconnect_on_error=False)
         except ResponseError as error:
             return error
+
+
+def text(answer: Any, command: str) -> str:
+    """The text that a command was answered by. Raises ValueError if it is none."""
+    if not isinstance(answer, bytes):
+        raise ValueError(f"not an answer to {command}")
+    return answer.decode("ascii", "replace")
 
 
 def said(error: BaseException) -> str:

@@ -165,7 +165,9 @@ def unknown_subcommand(args: list[bytes]) -> bytes:
 
 
 def wrong_arity(spec: Spec) -> bytes:
-    return b"ERR wrong number of arguments for '%s' command" % spec.name.lower()
+    """An EXEC that can't be executed aborts its transaction, even by that (multi.c, execCommandAbort)."""
+    text = b"wrong number of arguments for '%s' command" % spec.name.lower()
+    return (b"EXECABORT Transaction discarded because of: " if spec.name == b"EXEC" else b"ERR ") + text
 
 
 def _text(argument: bytes) -> bytes:

@@ -83,7 +83,7 @@ def _counted(args: list[bytes], at: int, first: int, step: int) -> list[int] | N
     if at >= len(args):
         return None
     number = count(args[at])
-    if number < 1 or number > (len(args) - first) // step:
+    if number < 1 or first + (number - 1) * step >= len(args):
         return None
     return list(range(first, first + number * step, step))
 
@@ -174,7 +174,7 @@ def migrate(args: list[bytes]) -> list[int]:
     """MIGRATE: the third argument, or with an empty one all after KEYS."""
     skip = {b"AUTH": 1, b"AUTH2": 2}
     at = 6
-    while at < len(args):
+    while at + 1 < len(args):
         word = args[at].upper()
         if word == b"KEYS":
             return [] if args[3] else list(range(at + 1, len(args)))

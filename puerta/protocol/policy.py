@@ -33,7 +33,9 @@ def decide(entry: Entry) -> Policy:
         return Policy(REFUSED, "it is not known here, and the server marks it as one for administrators or subscribers")
     if "blocking" in entry.flags:
         if not entry.has_keys():
-            return Policy(REFUSED, "it is not known here, waits, and names no key, so there is no telling on which node")
+            return Policy(
+                REFUSED, "it is not known here, waits, and names no key, so there is no telling on which node"
+            )
         return Policy(PINNED, "so that nobody else waits", b"blocking")
     if "movablekeys" in entry.flags and not entry.keys[0] and not entry.specs:
         return Policy(REFUSED, "it is not known here, and the server does not say where its keys are")
@@ -83,7 +85,9 @@ _local(b"readonly", "OK; the route's `read_from` decides where reads go", "READO
 _local(b"asking", "OK; Puerta follows redirections itself", "ASKING")
 _local(b"config", "a few parameters that client libraries ask for", "CONFIG|GET")
 _local(b"slowlog", "Puerta's own slow log of this route", "SLOWLOG|GET", "SLOWLOG|LEN", "SLOWLOG|RESET")
-_local(b"client", "kept with this client's connection", "CLIENT|GETNAME", "CLIENT|SETNAME", "CLIENT|SETINFO", "CLIENT|ID")
+_local(
+    b"client", "kept with this client's connection", "CLIENT|GETNAME", "CLIENT|SETNAME", "CLIENT|SETINFO", "CLIENT|ID"
+)
 _local(b"client", "this client's own line", "CLIENT|INFO")
 _local(b"client", "this client's own line only; `puertactl clients` lists all", "CLIENT|LIST")
 _local(b"client", "replies are dropped here, the nodes always answer", "CLIENT|REPLY")
@@ -91,7 +95,9 @@ _local(b"client", "OK, without effect: Puerta evicts no client", "CLIENT|NO-EVIC
 _local(b"client", "OK, without effect: a client of Puerta is never redirected", "CLIENT|CAPA")
 _local(b"client", "tracking is always off", "CLIENT|TRACKINGINFO", "CLIENT|GETREDIR")
 _local(b"cluster", "describes a cluster of one node, Puerta itself", "CLUSTER|INFO", "CLUSTER|NODES", "CLUSTER|SHARDS")
-_local(b"cluster", "describes a cluster of one node, Puerta itself", "CLUSTER|SLOTS", "CLUSTER|MYID", "CLUSTER|MYSHARDID")
+_local(
+    b"cluster", "describes a cluster of one node, Puerta itself", "CLUSTER|SLOTS", "CLUSTER|MYID", "CLUSTER|MYSHARDID"
+)
 _local(b"cluster", "computed here", "CLUSTER|KEYSLOT")
 
 # -- Taken apart by slot
@@ -158,7 +164,9 @@ _forwarded("with keys in several slots: CROSSSLOT, as it must be atomic", "MSETN
 _forwarded("the channel counts as the key", "SPUBLISH")
 _forwarded("the cursor counts as the key: it names the slot to go on with", "CLUSTERSCAN")
 _forwarded("STORE's key counts too; BY and GET must stay within the slot", "SORT")
-_forwarded("the keys of `numkeys`; without one, to any node", "EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO")
+_forwarded(
+    "the keys of `numkeys`; without one, to any node", "EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO"
+)
 
 # -- Refused. The note goes on from "'X' is not available through Puerta: "
 
@@ -177,8 +185,14 @@ _refused(
     "the users of the cluster are managed on its nodes", "ACL|DELUSER", "ACL|DRYRUN", "ACL|GETUSER", "ACL|LIST", "ACL|LOAD",
     "ACL|LOG", "ACL|SAVE", "ACL|SETUSER", "ACL|USERS",
 )  # fmt: skip
-_refused("connections to the nodes are shared, so invalidations can't be told apart", "CLIENT|TRACKING", "CLIENT|CACHING")
-_refused("connections to the nodes are shared, so it would apply to other clients too", "CLIENT|NO-TOUCH", "CLIENT|IMPORT-SOURCE")
+_refused(
+    "connections to the nodes are shared, so invalidations can't be told apart", "CLIENT|TRACKING", "CLIENT|CACHING"
+)
+_refused(
+    "connections to the nodes are shared, so it would apply to other clients too",
+    "CLIENT|NO-TOUCH",
+    "CLIENT|IMPORT-SOURCE",
+)
 _refused("it would stop the clients of one node, not those of Puerta", "CLIENT|PAUSE", "CLIENT|UNPAUSE")
 _refused("connections to the nodes are shared; end a client with `puertactl kill`", "CLIENT|KILL")
 _refused("connections to the nodes are shared; close the waiting client's connection instead", "CLIENT|UNBLOCK")

@@ -20,7 +20,7 @@ that a connected cluster has besides (of modules or of a newer server) are learn
 | forwards to the keys' node | the bytes go as they are to the node of the keys' slot, over a connection that clients share |
 | forwards to any node | the command names no key; any one node answers |
 | splits by slot | one command for each slot of its keys, sent to all nodes at once; not atomic |
-| asks every master | sent to all masters at once, and their replies put together; an error of one is the answer, unless the note says otherwise |
+| asks every master | to all at once, their replies put together; an error of one is the answer, unless noted otherwise |
 | asks one master | as it is the same on all of them, or for that one alone |
 | answers | no node is asked |
 | uses a connection of the client's own | taken from a pool, given back clean |

@@ -4,6 +4,11 @@ from puerta.protocol import mongodb
 from puerta.proxy.session import Session
 
 
+LIKENESS = 1024
+LIKENESSES = 1024
+"""First messages remembered by a route, and the longest of them: at most a mebibyte."""
+
+
 class MongodbSession(Session):
     """Reads the first message whole, refuses what is none, and forwards it untouched."""
 
@@ -12,9 +17,18 @@ class MongodbSession(Session):
     reads_first = True
 
     def parse_first_message(self) -> bool:
-        first = mongodb.first_message(self.head)
+        # All connections of a driver begin with the same bytes but for the request's number (bytes 4 to 8).
+        known = self.route.first_messages
+        likeness = self.head[:4] + self.head[8:]
+        first = known.get(likeness)
         if first is None:
-            return False
+            first = mongodb.first_message(self.head)
+            if first is None:
+                return False
+            if len(likeness) <= LIKENESS and first.length == len(self.head):
+                if len(known) >= LIKENESSES:
+                    known.clear()
+                known[likeness] = first
         self.first = first
         return True
 

@@ -1,4 +1,5 @@
 cimport cython
+from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_upstream cimport Call, Upstream
 
 
@@ -47,5 +48,5 @@ cdef class Cluster:
     @cython.locals(node=Node, upstream=Upstream)
     cdef Upstream shared(self, int slot, int protocol, bint readonly)
     cpdef open(self, Node node, int protocol)
-    @cython.locals(seconds=cython.double)
+    @cython.locals(spec=Spec, seconds=cython.double)
     cpdef measure(self, Call call)

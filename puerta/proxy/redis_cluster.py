@@ -297,6 +297,7 @@ class Cluster:
     # -- failures
 
     def upstream_ready(self, upstream: Upstream) -> None:
+        native.keep_alive(upstream.fd)
         upstream.node.backoff = 0.0
         upstream.node.failed_until = 0.0
 

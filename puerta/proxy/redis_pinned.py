@@ -69,9 +69,7 @@ class Transaction:
             allowed = slot >= 0 or bool(problem)
         if not allowed or spec.handler in (b"subscribe", b"psubscribe", b"ssubscribe"):
             problem = resp.error(b"ERR '%s' can't be used in a transaction through Puerta" % spec.name.lower())
-        elif slot >= 0 and self.slot >= 0 and slot != self.slot:
-            problem = CROSSSLOT
-        elif slot >= 0 and self.watching is not None and self.session.cluster.slots[slot] is not self.watching.node:
+        elif slot >= 0 and self.is_elsewhere(slot):
             problem = CROSSSLOT
         if problem:
             self.spoil()
@@ -80,6 +78,12 @@ class Transaction:
             self.slot = slot
         self.commands.append(resp.command(*arguments))
         return QUEUED
+
+    def is_elsewhere(self, slot: int) -> bool:
+        """Whether `slot` can't be part of this transaction: that has a slot already, or watches keys on another node."""
+        if self.slot >= 0 and slot != self.slot:
+            return True
+        return self.watching is not None and self.session.cluster.slots[slot] is not self.watching.node
 
     def unwatch(self) -> None:
         """Give the connection back, with nothing watched on it."""
@@ -211,9 +215,10 @@ class Exec:
         self.watching, transaction.watching = transaction.watching, None
         self.refusal = b""
         self.attempts = 0
-        self.main = Call(session, spec, RAW, False, session.loop.now)
-        self.main.gather = self
-        session.enqueue_call(self.main)
+        main = Call(session, spec, RAW, False, session.loop.now)
+        main.gather = self
+        self.main: Call | None = main
+        session.enqueue_call(main)
 
     def send(self) -> None:
         session, cluster = self.session, self.session.cluster
@@ -289,9 +294,10 @@ class Blocking:
         self.request = request
         self.attempts = 0
         self.upstream: Any = None
-        self.call = Call(session, spec, RAW, False, session.loop.now)
-        self.call.gather = self
-        session.enqueue_call(self.call)
+        call = Call(session, spec, RAW, False, session.loop.now)
+        call.gather = self
+        self.call: Call | None = call
+        session.enqueue_call(call)
         session.state.waiting = self
         session.fence()
         self.send()
@@ -509,7 +515,8 @@ def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
             if place in places:
                 pubsub.send(place, None, request)
                 return True
-    for channel in arguments[1:] or [None]:
+    channels: list[bytes | None] = [*arguments[1:]] or [None]
+    for channel in channels:
         name = resp.bulk(channel) if channel is not None else (b"_\r\n" if session.protocol == 3 else b"$-1\r\n")
         values = [resp.bulk(spec.name.lower()), name, b":0\r\n"]
         reply = resp.array(values)

@@ -76,7 +76,7 @@ class RedisRouteRunner:
         return self.redis.sum(column)
 
     def commands_taken(self) -> int:
-        return self.taken_before + sum(session.commands for session in self.sessions)
+        return self.taken_before + sum(int(session.commands) for session in self.sessions)
 
     @property
     def connections(self) -> int:

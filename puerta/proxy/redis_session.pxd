@@ -1,5 +1,6 @@
 cimport cython
 from puerta.protocol.resp cimport Request
+from puerta.protocol.spec cimport Spec
 from puerta.protocol.span cimport NameIndex, Spans, key_slot
 from puerta.proxy.redis_cluster cimport Cluster
 from puerta.proxy.redis_upstream cimport Call, Caller, Upstream
@@ -17,6 +18,10 @@ cdef enum:
     MORE = 0
     COMPLETE = 1
     INLINE = 2
+
+cdef enum:
+    KEYED = 0
+    SPLIT = 1
 
 
 cdef class RedisSession(Caller):
@@ -48,12 +53,12 @@ cdef class RedisSession(Caller):
     cdef int read(self) except -1
     @cython.locals(request=Request, status=cython.int)
     cdef int consume(self, Buffer buffer) except -1
-    @cython.locals(spans=Spans, arity=cython.Py_ssize_t)
+    @cython.locals(spans=Spans, spec=Spec, arity=cython.Py_ssize_t)
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
-    cdef int keyed(self, object spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    cdef int keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
-    cdef int command(self, object spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    cdef int command(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)
     cpdef end(self, str reason)
     cpdef reply(self, bytes data)

@@ -17,6 +17,7 @@ import cython
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
     from puerta.protocol.span import key_slot
+    from puerta.protocol.spec import KEYED, SPLIT
     from puerta.proxy.redis_upstream import Call, Caller
     from puerta.reactor.native import Buffer
 
@@ -25,7 +26,6 @@ if not cython.compiled:
     AGAIN = -errno.EAGAIN
 
 from puerta.protocol import resp
-from puerta.protocol.commands import KEYED
 from puerta.proxy import redis_commands, redis_forward
 
 READ = 64 << 10
@@ -238,7 +238,9 @@ class RedisSession(Caller):
         """Send one command on its way; 0 when it has to wait (it is then taken again)."""
         spans = request.spans
         spec = self.index.find(data, start + spans.offset(0), spans.length(0))
-        if spec is None or self.special or spec.kind != KEYED or spec.first == 0:
+        if spec is None or self.special or spec.first == 0:
+            return self.command(spec, request, data, start)
+        if spec.kind != KEYED and (spec.kind != SPLIT or spans.count != 1 + spec.step):  # of one key, nothing is to be split
             return self.command(spec, request, data, start)
         arity = spec.arity
         if (arity > 0 and spans.count != arity) or spans.count < -arity:

@@ -1,4 +1,4 @@
-"""Commands taken apart: by slot (MGET, MSET, DEL …) or to every master (DBSIZE, KEYS, SCRIPT LOAD …), and their replies put together.
+"""Commands taken apart: by slot (MGET, MSET, DEL …) or to every master (DBSIZE, KEYS …), and their replies put together.
 
 A `Gather` stands in the session's queue for the whole command; its legs stand in the queues of the shared connections.
 An error of one leg is the reply to the whole: a lower sum or a shorter list would be a silent lie.
@@ -30,9 +30,10 @@ class Gather:
         self.combine = combine
         self.legs: list[Any] = []
         self.outstanding = 0
-        self.main = Call(session, spec, -1, False, session.loop.now)
-        self.main.gather = self
-        session.enqueue_call(self.main)
+        main = Call(session, spec, -1, False, session.loop.now)
+        main.gather = self
+        self.main: Call | None = main
+        session.enqueue_call(main)
 
     def add(self, spec: Any, slot: int, upstream: Any, request: bytes) -> None:
         """One more leg; `slot` RAW pins it to its node, so that it is never sent elsewhere."""
@@ -228,10 +229,8 @@ def next_cursor(reply: bytes, place: int, count: int) -> bytes:
     own = int(cursor.split(b"\r\n")[1])
     if own >= 1 << (64 - NODE_BITS):
         return b"-ERR the node's cursor is too large to be passed on\r\n"
-    if own:
-        following = own << NODE_BITS | place
-    else:
-        following = place + 1 if place + 1 < count else 0
+    after = place + 1 if place + 1 < count else 0
+    following = own << NODE_BITS | place if own else after
     return resp.array([resp.bulk(b"%d" % following), keys])
 
 
@@ -266,11 +265,13 @@ class Wait(Gather):
         self.ask()
 
     def ask(self) -> None:
+        assert self.main is not None
+        spec = self.main.spec
         self.legs.clear()
         self.outstanding += 1
         for node in self.session.cluster.masters():
             upstream = self.session.cluster.shared_of(node, self.session.protocol)
-            self.add(self.main.spec, RAW, upstream, resp.command(*self.arguments))
+            self.add(spec, RAW, upstream, resp.command(*self.arguments))
         self.outstanding -= 1
         self.seal()
 

@@ -18,8 +18,12 @@ from puerta.reactor.relay import Meter
 OUR_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 """Failures of a connect that say nothing about the backend. EAGAIN does: the queue of its Unix socket is full."""
 
-IDLE_BEFORE_CLOSE = 1.0
-"""Seconds without a byte after which a draining worker may close a MongoDB session: drivers look before they reuse one."""
+YOUNG_SECONDS = 5.0
+"""Connections that end before this age never pay for keep-alive."""
+
+IDLE_BEFORE_CLOSE = 1.5
+"""Seconds without a byte after which a draining worker may close a MongoDB session: drivers look before they reuse one
+that lay idle for a second by their own clock, which starts a little later than ours."""
 
 
 class Route:
@@ -49,12 +53,14 @@ class Route:
             store if keyed else None,
         )
         self.sessions: set[Any] = set()
+        self.first_messages: dict[bytes, Any] = {}
         self.bytes_in, self.bytes_out = Meter(), Meter()
         self.handshakes: Deadlines[Any] = Deadlines(
             self.limits.handshake_timeout, lambda session: session.end("handshake_timeout")
         )
         attempts = min(3, len(self.backends))
         self.connects: Deadlines[Any] = Deadlines(self.limits.connect_timeout / attempts, self.connect_timed_out)
+        self.young: Deadlines[Any] = Deadlines(YOUNG_SECONDS, lambda session: session.keep_alive())
         self.cells = board.cells
         self.table = board.route(config.name)
         self.at = {column: self.table.index(row, column) for column in ROUTE}
@@ -87,6 +93,7 @@ class Route:
         self.sessions.discard(session)
         self.handshakes.stop(session)
         self.connects.stop(session)
+        self.young.stop(session)
         cells, at = self.cells, self.at
         cells[at["connections"]] = len(self.sessions)
         cells[at["closed_" + reason]] += 1
@@ -109,6 +116,7 @@ class Route:
                 self.backend_fell(backend)
         self.handshakes.sweep(now)
         self.connects.sweep(now)
+        self.young.sweep(now)
         self.others = self.table.sum("connections") - len(self.sessions)
         self.cells[self.at["bytes_in"]] += self.taken(self.bytes_in)
         self.cells[self.at["bytes_out"]] += self.taken(self.bytes_out)

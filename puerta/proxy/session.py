@@ -14,6 +14,8 @@ import ipaddress
 import select
 from typing import Any
 
+import cython
+
 from puerta.errors import ProtocolError
 from puerta.protocol import identity, proxy_protocol
 from puerta.proxy import balance
@@ -42,10 +44,11 @@ class Session:
     it is balanced (None: as the route says).
     """
 
-    __slots__ = (
-        "announced", "backend", "client", "connected", "dialled", "ended", "first_to_end", "found", "head", "host", "key",
-        "opened", "placed_at", "placing", "policy", "port", "relaying", "route", "server", "tried", "upstream",
-    )  # fmt: skip
+    if not cython.compiled:
+        __slots__ = (
+            "announced", "backend", "client", "connected", "dialled", "ended", "first_to_end", "found", "head", "host", "key",
+            "opened", "placed_at", "placing", "policy", "port", "relaying", "route", "server", "tried", "upstream",
+        )  # fmt: skip
 
     def __init__(self, route: Route, fd: int, host: str, port: int) -> None:
         loop = route.loop
@@ -101,8 +104,10 @@ class Session:
 
     def read_head(self) -> None:
         scratch = self.route.loop.scratch
-        got = scratch.fill(self.client.fd, HEAD - len(self.head))
+        room = HEAD - len(self.head)
+        got = scratch.fill(self.client.fd, room)
         if got > 0:
+            self.client.waiting = got == room
             self.head += scratch.take()
             self.client.received += got
             self.route.bytes_in.total += got
@@ -274,6 +279,7 @@ class Session:
         route.connects.stop(self)
         self.connected = route.loop.now
         self.relaying = True
+        route.young.start(self, self.connected)
         backend.dialling -= 1
         backend.sessions.add(self)
         cells = route.cells
@@ -290,6 +296,11 @@ class Session:
         if self.client.fd not in route.loop.channels:
             route.loop.add(self.client)
         join(self.client, upstream)
+
+    def keep_alive(self) -> None:
+        """The connection lives longer than many do: from now on a backend that vanished is noticed."""
+        if self.upstream is not None:
+            native.keep_alive(self.upstream.fd)
 
     def proxy_header(self) -> bytes:
         send = self.route.config.proxy_protocol.send

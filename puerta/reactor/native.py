@@ -197,8 +197,7 @@ class Endpoint:
         except OSError as error:
             return -(error.errno or errno.EIO)
         if self.family != socket.AF_UNIX:
-            _tune(begun)
-            begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30000)
+            begun.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failure = begun.connect_ex(self.address)
         if failure not in (0, errno.EINPROGRESS):
             begun.close()
@@ -215,6 +214,15 @@ def tune_listener(fd: int) -> None:
     listener = _handle(fd)
     if listener.family != socket.AF_UNIX:
         _tune(listener)
+
+
+def keep_alive(fd: int) -> int:
+    """Probe a silent peer after a minute, and give up on one that answers nothing for half a minute."""
+    handle = _handles[fd]
+    if handle.family != socket.AF_UNIX:
+        _tune(handle)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30000)
+    return 0
 
 
 def _tune(handle: _socket.socket) -> None:

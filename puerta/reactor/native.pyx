@@ -254,6 +254,13 @@ cdef inline void tune(int fd) noexcept:
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10)
 
 
+cpdef int keep_alive(int fd) noexcept:
+    """Probe a silent peer after a minute, and give up on one that answers nothing for half a minute."""
+    tune(fd)
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000)
+    return 0
+
+
 def tune_listener(int fd):
     """Have every connection that this listener accepts send small writes at once and probe a peer that may have vanished.
 
@@ -293,8 +300,7 @@ cdef class Endpoint:
         if fd < 0:
             return -errno
         if self.family != AF_UNIX:
-            tune(fd)
-            set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000)
+            set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
         if c_connect(fd, <sockaddr *>&self.address, self.length) < 0 and errno != EINPROGRESS:
             error = errno
             c_close(fd)

@@ -8,6 +8,7 @@ cdef extern from "sys/epoll.h" nogil:
     const unsigned int EPOLLERR
 
 cdef enum:
+    READABLE = 0x2019  # EPOLLIN | EPOLLERR | EPOLLRDHUP | EPOLLHUP
     HANGUP = 0x2010  # EPOLLRDHUP | EPOLLHUP
     AGAIN = -11  # -EAGAIN
 
@@ -22,6 +23,7 @@ cdef class Side(Channel):
     cdef public Buffer out
     cdef public Meter meter
     cdef public bint ended
+    cdef public bint waiting
     cdef public bint shut
     cdef public bint finishing
     cdef public Py_ssize_t room

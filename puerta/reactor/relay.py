@@ -29,6 +29,7 @@ ROUNDS = 16
 if not cython.compiled:
     EPOLLOUT, EPOLLERR = select.EPOLLOUT, select.EPOLLERR
     HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+    READABLE = select.EPOLLIN | select.EPOLLERR | HANGUP
     AGAIN = -errno.EAGAIN
 
 
@@ -45,6 +46,8 @@ class Meter:
 class Side(Channel):
     """One socket of a session.
 
+    `waiting` says that input was reported before the join and has not all been read.
+
     `session` answers `on_event(side, events)` before the join, `on_half(side)` when the side ended, and
     `on_end(side, error)` when the relay is over: `error` is an errno, or 0 after an orderly end.
     """
@@ -52,6 +55,7 @@ class Side(Channel):
     if not cython.compiled:
         __slots__ = (
             "active", "ended", "finishing", "first", "meter", "most", "out", "peer", "received", "room", "session", "shut",
+            "waiting",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, session: Any, meter: Meter, most: int) -> None:
@@ -65,6 +69,7 @@ class Side(Channel):
         self.ended = False
         self.shut = False
         self.finishing = False
+        self.waiting = False
         self.room = min(FIRST_READ, most)
         self.most = most
         self.received = 0
@@ -73,11 +78,13 @@ class Side(Channel):
 
     def on_event(self, events: int) -> None:
         if self.peer is None:
+            if events & READABLE:
+                self.waiting = True
             self.session.on_event(self, events)
             return
         if events & EPOLLOUT and self.out is not None:
             self.flush()
-        if not self.closed:
+        if events & READABLE and not self.closed:
             self.pump((events & HANGUP) != 0)
         if events & EPOLLERR and not self.closed:
             # What came before the reset was passed on just now; a reader too slow for it loses it, as with any reset.
@@ -174,9 +181,10 @@ class Side(Channel):
 
 
 def join(client: Side, upstream: Side) -> None:
-    """Make a relay of two sides; input that came before the join is moved now."""
+    """Make a relay of two sides; input that came before the join is moved now (edges do not come again)."""
     client.peer = upstream
     upstream.peer = client
-    client.pump(True)
-    if not upstream.closed:
+    if client.waiting:
+        client.pump(True)
+    if upstream.waiting and not upstream.closed:
         upstream.pump(True)

@@ -137,7 +137,7 @@ def test_a_page_that_fails_says_little_and_stays_up(get: Get, world: Any) -> Non
     def fail(route: str, backend: str) -> Any:
         raise RuntimeError("s3cret")
 
-    works, world.result = world, fail
+    works, world.result = world.result, fail
     app = App(world.role, world, "")
     seen: list[str] = []
     body = app({"PATH_INFO": "/status", "REQUEST_METHOD": "GET"}, lambda status, headers: seen.append(status))

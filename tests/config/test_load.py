@@ -10,7 +10,19 @@ import pytest
 
 from puerta.config.kinds import ADDRESS, NAME, SECRET, Address, choice
 from puerta.config.load import load
-from puerta.config.schema import ROUTES, Config, MongodbRoute, TcpRoute, option, section
+from puerta.config.schema import (
+    ROUTES,
+    Auth,
+    Checks,
+    ClientAuth,
+    Config,
+    MongodbRoute,
+    RedisLimits,
+    RedisRoute,
+    TcpRoute,
+    option,
+    section,
+)
 from puerta.errors import ConfigError
 
 ROUTE = """\
@@ -30,6 +42,15 @@ SECOND = """\
     backends: [{address: 127.0.0.1:27102}]
 """
 """A second route in lines 7 to 10."""
+
+REDIS = """\
+routes:
+  - name: cache
+    mode: redis
+    listen: 127.0.0.1:6380
+    cluster: [10.0.0.1:7001, redis-2:7002]
+"""
+"""The least of a route of mode redis; what a test appends begins at line 6."""
 
 Loader = Callable[..., Config]
 
@@ -235,6 +256,61 @@ BAD: dict[str, tuple[str, str, str]] = {
         "11:33: routes[1].affinity.session_pattern: ",
         "tcp looks at no bytes",
     ),
+    "no seeds": (
+        REDIS.replace("    cluster: [10.0.0.1:7001, redis-2:7002]\n", ""),
+        "2:5: routes[0].cluster: ",
+        "is missing (add it: seeds",
+    ),
+    "seed twice": (
+        REDIS.replace("redis-2:7002", "10.0.0.1:7001"),
+        "5:30: routes[0].cluster[1]: ",
+        "routes[0].cluster[0] too, on line 5 (list each seed once)",
+    ),
+    "seed is ourselves": (
+        REDIS.replace("10.0.0.1:7001", "127.0.0.1:6380"),
+        "5:15: routes[0].cluster[0]: ",
+        "it would connect to itself",
+    ),
+    "seed is a socket": (
+        REDIS.replace("10.0.0.1:7001", "unix:/run/r.sock"),
+        "5:15: routes[0].cluster[0]: ",
+        "a Unix socket, but nodes of a cluster know each other by host and port",
+    ),
+    "user without password": (
+        REDIS + "    auth: {username: puerta}\n",
+        "6:22: routes[0].auth.username: ",
+        "a user without auth.password",
+    ),
+    "empty client password": (
+        REDIS + '    client_auth: {password: "${EMPTY}"}\n',
+        "6:29: routes[0].client_auth.password: ",
+        "empty, or not printable",
+    ),
+    "redis with backends": (
+        REDIS + "    backends: [{address: a:1}]\n",
+        "6:5: routes[0].backends: ",
+        "unknown key (not in this mode; it belongs to mode mongodb, tcp)",
+    ),
+    "redis with on_down": (
+        REDIS + "    health: {on_down: keep}\n",
+        "6:14: routes[0].health.on_down: ",
+        "unknown key (allowed: every, timeout, rise, fall)",
+    ),
+    "redis sends no header": (
+        REDIS + "    proxy_protocol: {send: v2}\n",
+        "6:22: routes[0].proxy_protocol.send: ",
+        "unknown key (allowed: accept)",
+    ),
+    "too many redirects": (
+        REDIS + "    max_redirects: 17\n",
+        "6:20: routes[0].max_redirects: ",
+        "17 is out of range (write 0 to 16)",
+    ),
+    "tcp with a cluster": (
+        ROUTE + "    cluster: a:1\n",
+        "7:5: routes[0].cluster: ",
+        "not in this mode; it belongs to mode redis",
+    ),
     "yaml: open list": ("routes: [\n", "2:1: file: ", "while parsing a flow node"),
     "yaml: tab": (ROUTE + "log:\n\tlevel: info\n", "8:1: file: ", "cannot start any token"),
     "yaml: two colons": (ROUTE + "name: a: b\n", "7:8: file: ", "mapping values are not allowed here"),
@@ -374,6 +450,44 @@ def test_least_config_has_the_defaults(read: Loader) -> None:
     assert (route.expect, route.limits.buffer, route.proxy_protocol.accept) == ("mongos", 256 << 10, None)
 
 
+def test_least_redis_route_has_the_defaults(read: Loader) -> None:
+    (route,) = read(REDIS).routes
+    assert isinstance(route, RedisRoute)
+    assert [str(seed) for seed in route.cluster] == ["10.0.0.1:7001", "redis-2:7002"]
+    assert (route.auth, route.client_auth.password) == (Auth(None, None), None)
+    assert (route.read_from, route.max_redirects, route.topology_refresh) == ("masters", 5, 30)
+    assert route.health == Checks(5.0, 2.0, 2, 3)
+    assert route.limits == RedisLimits(10000, 1024, 64 << 20, None, 0.01, 1.0, 5.0)
+    assert route.proxy_protocol.accept is None
+
+
+def test_redis_route_as_written(read: Loader) -> None:
+    text = """\
+routes:
+- name: cache
+  mode: redis
+  listen: unix:/run/cache.sock
+  cluster: "[::1]:7001"
+  auth: {username: puerta, password: "${IN}"}
+  client_auth: {password: "${OUT}"}
+  read_from: any
+  max_redirects: 0
+  topology_refresh: 1m
+  health: {every: 1s}
+  limits: {slowlog: 0, buffer: 1MiB, pending: 5, idle_timeout: 1h, call_timeout: 250ms}
+  proxy_protocol: {accept: 10.0.0.0/8}
+"""
+    (route,) = read(text, {"IN": "open", "OUT": "sesame"}).routes
+    assert isinstance(route, RedisRoute)
+    assert (route.auth, route.client_auth) == (Auth("puerta", "open"), ClientAuth("sesame"))
+    assert [str(seed) for seed in route.cluster] == ["[::1]:7001"]
+    assert (route.read_from, route.max_redirects, route.topology_refresh, route.health.every) == ("any", 0, 60, 1)
+    assert route.limits == RedisLimits(10000, 5, 1 << 20, 3600, 0, 1, 0.25)
+    assert [str(network) for network in route.proxy_protocol.accept or ()] == ["10.0.0.0/8"]
+    assert "open" not in repr(route)
+    assert "sesame" not in repr(route)
+
+
 def test_values_as_written(read: Loader) -> None:
     text = """\
 workers: 3
@@ -509,7 +623,7 @@ def test_errors_never_show_a_secret(read: Loader, url: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Auth:
+class Credentials:
     password: str | None = option(SECRET, "A password.", None)
 
 
@@ -520,7 +634,7 @@ class Guarded:
     name: str = option(NAME, "The name.")
     mode: str = option(choice("guarded"), "The mode.")
     listen: tuple[Address, ...] = option(ADDRESS, "The addresses.", many=True)
-    auth: Auth = section(Auth, "A secret.")  # noqa: RUF009
+    auth: Credentials = section(Credentials, "A secret.")  # noqa: RUF009
 
 
 @pytest.fixture
@@ -539,7 +653,7 @@ def guarded(read: Loader, monkeypatch: pytest.MonkeyPatch) -> Loader:
 )
 def test_secret(guarded: Loader, written: str, password: str | None) -> None:
     route = cast(Any, guarded(written, {"PW": "hunter2"}).routes[0])
-    assert route.auth == Auth(password)
+    assert route.auth == Credentials(password)
     assert "hunter2" not in repr(route)
 
 

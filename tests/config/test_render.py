@@ -115,6 +115,17 @@ def test_what_is_rendered_loads_as_the_same(config: Config) -> None:
     assert reload(render(config, redact=False)) == config
 
 
+def test_a_redis_route_hides_both_passwords() -> None:
+    auth, client_auth = schema.Auth("puerta", "open"), schema.ClientAuth("sesame")
+    route = RedisRoute("c", "redis", (Address("a", 1),), (SEED,), auth, client_auth)
+    text = render(Config(routes=(route,)))
+    assert text.count('password: "***"') == 2
+    changed = dataclasses.replace(route, auth=schema.Auth("puerta", "closed"), cluster=(SEED, Address("b", 2)))
+    found = [str(each) for each in differences(Config(routes=(route,)), Config(routes=(changed,)))]
+    assert found == ["routes[c].cluster: seed:1 -> seed:1, b:2", "routes[c].auth.password: *** -> ***"]
+    assert not [word for word in ("open", "sesame", "closed") if word in text + "".join(found)]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 30 * 86400 * 10**6), st.integers(0, 1 << 40))
 def test_durations_and_sizes_read_as_they_are_shown(microseconds: int, size: int) -> None:

@@ -21,6 +21,7 @@ from puerta.proxy import balance
 
 OP_MSG = 2013
 HEADER = struct.Struct("<iiii")
+USER, PASSWORD = "ada", "lovelace"
 PATTERN = '"@(.*)"'
 """The session_pattern of all tests: `orders@17` is the process 17."""
 
@@ -215,11 +216,11 @@ class Candidate:
     load: int = 0
 
 
-def at_home(backend: str, backends: Sequence[str], name: str = "app") -> Iterator[str]:
+def at_home(backend: str, backends: Sequence[str], name: str = "home") -> Iterator[str]:
     """Names of clients whose home is `backend`, one process after the other."""
     for number in itertools.count():
-        if home_of(f"{name}@{number}", backends) == backend:
-            yield f"{name}@{number}"
+        if home_of(f"app@{name}{number}", backends) == backend:
+            yield f"app@{name}{number}"
 
 
 def name_of(server: Server) -> str:

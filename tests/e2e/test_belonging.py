@@ -1,81 +1,19 @@
 """Which connections belong together: everything of one client on one backend, two clients wherever the hash puts them."""
 
+import re
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
-import pytest
 from pymongo import MongoClient
 from pymongo.driver_info import DriverInfo
 
-from playground.servers import Server, Valkey, several
+from playground.servers import Server
 from tests.e2e.machines import Machine
-from tests.e2e.peers import Backend, Raw, Scripted, Splitter, at_home, client, hello, in_threads, key_of
+from tests.e2e.peers import PASSWORD, USER, Raw, Scripted, Splitter, at_home, client, hello, in_threads, key_of
 from tests.harness import wait_for
 
-USER, PASSWORD = "ada", "lovelace"
 RUNS, AT_ONCE = 100, 50
-
-
-@pytest.fixture(scope="module")
-def mongos() -> Iterator[list[Server]]:
-    with several([Backend(), Backend()]) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[list[Server]]:
-    """Two servers that demand authentication. They learn their user before: that takes a run without."""
-    with ExitStack() as stack:
-        servers: list[Server] = []
-        for server in (Backend(), Backend()):
-            stack.callback(server.stop)
-            server.start()
-            with client(server.port, "provision") as mongo:
-                mongo.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
-            assert server.process is not None
-            server.process.terminate()  # a killed one would forget what it has not yet written
-            server.process.wait(20)
-            server.auth = True
-            servers.append(server.start())
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[list[Scripted]]:
-    with Scripted() as one, Scripted() as two, Scripted() as three:
-        yield [one, two, three]
-
-
-@pytest.fixture(scope="module")
-def machines(
-    tmp_path_factory: pytest.TempPathFactory, mongos: list[Server], guarded: list[Server], scripted: list[Scripted]
-) -> Iterator[list[Machine]]:
-    """Two machines with one store. The route `crowd` proposes another backend at every turn: there only the store's
-    word can make workers agree."""
-    directory = tmp_path_factory.mktemp("belonging")
-    routes: dict[str, dict[str, Any]] = {
-        "mongo": {"backends": [server.address for server in mongos]},
-        "guarded": {"backends": [server.address for server in guarded]},
-        "crowd": {"backends": [each.address for each in scripted], "balance": "round-robin"},
-    }
-    with Valkey() as store, ExitStack() as stack:
-        made = [
-            Machine(
-                directory / name,
-                routes={key: dict(options) for key, options in routes.items()},
-                name=name,
-                workers=2,
-                store=f"redis://{store.address}",
-            ).start()
-            for name in ("east", "west")
-        ]
-        for machine in made:
-            stack.enter_context(machine)
-            machine.wait_ready().wait_up()
-        yield made
 
 
 def backends_in_use(machines: list[Machine], route: str) -> dict[str, int]:
@@ -155,7 +93,7 @@ def test_fifty_first_connections_at_once(machines: list[Machine], scripted: list
     ports = [machine.ports["crowd"] for machine in machines]
     started, split = time.monotonic(), 0
     for run in range(RUNS):
-        message = hello(f"crowd@{run}")
+        message = hello(f"app@crowd{run}")
         sockets = [socket.socket() for _ in range(AT_ONCE)]
         for index, each in enumerate(sockets):
             each.setblocking(False)
@@ -169,13 +107,11 @@ def test_fifty_first_connections_at_once(machines: list[Machine], scripted: list
             each.close()
     print(f"{RUNS} clients x {AT_ONCE} connections in {time.monotonic() - started:.1f} s, {split} split")
     assert split == 0
-    homes = {
-        tuple(placed)
-        for machine in machines
-        for key, placed in machine.placed().items()
-        if key == key_of("crowd@1").hex()
-    }
-    assert len(homes) <= 1
+    wait_quiet(machines, "crowd")
+    logged = r" route=crowd .* key="
+    wait_for(lambda: sum(len(re.findall(logged, each.text())) for each in machines) == RUNS * AT_ONCE, "all are logged")
+    everywhere = [machine.placed() for machine in machines]
+    for key in (key_of(f"app@crowd{run}").hex() for run in range(RUNS)):
+        assert len(set.union(*(placed[key] for placed in everywhere))) == 1
     shares = [machine.backends("crowd") for machine in machines]
     assert all(sum(share[each.address]["connections_total"] for share in shares) > 0 for each in scripted)
-    wait_quiet(machines, "crowd")

@@ -2,6 +2,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,7 @@ def test_what_nobody_refreshes_is_forgotten(valkey: Any, publisher: Any, wait_fo
         )
     one = publisher(valkey)
     one.offer(report(), False)
+    one.offer(replace(report("left:1"), at=time.time() - 3600), False)  # a node that left its cluster an hour ago
     with redis.Redis(unix_socket_path=valkey.address, decode_responses=True) as client:
         wait_for(lambda: set(client.hkeys("ns:health:mongo")) == {f"127.0.0.1:1@{NODE}", "b@there"})
 

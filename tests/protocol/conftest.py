@@ -11,14 +11,15 @@ from typing import Any
 import hiredis
 import pytest
 
-from playground.servers import Valkey
+from playground.servers import Valkey, free_port, wait_until
 
 
 class Node(Valkey):
     """One cluster-enabled server that has all slots, and a connection to it."""
 
     def __init__(self, binary: str) -> None:
-        super().__init__(options=("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"))
+        bus = str(free_port())
+        super().__init__(options=("--cluster-enabled", "yes", "--cluster-port", bus))
         self.binary = binary
         self.socket: socket.socket | None = None
 
@@ -29,6 +30,7 @@ class Node(Valkey):
         self.socket = socket.create_connection((self.host, self.port), 10)
         self.reader = hiredis.Reader()
         assert self.call(b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"16383") == b"OK"
+        wait_until(lambda: b"cluster_state:ok" in self.call(b"CLUSTER", b"INFO"), 10, "the cluster is up")
 
     def send(self, args: tuple[bytes, ...]) -> None:
         assert self.socket is not None

@@ -92,7 +92,7 @@ class Backend:
     """
 
     def __init__(
-        self, script: Script | None = None, *, path: str = "", host: str = "127.0.0.1", backlog: int = 128
+        self, script: Script | None = None, *, path: str = "", host: str = "127.0.0.1", backlog: int = 1024
     ) -> None:
         self.script = script
         self.path = path

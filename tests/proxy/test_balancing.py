@@ -53,7 +53,7 @@ def test_keys_are_spread_by_weight(policy: str, shares: tuple[float, ...]) -> No
     counts = Counter(balance.POLICIES[policy](key, backends).id for key in KEYS)
     found = [counts[backend.id] for backend in backends]
     if policy == "random-two":  # with equal loads per weight the heavier of two is preferred
-        assert sum(found) == len(KEYS) and min(found) > 0 or min(shares) < 1 or max(shares) > 50
+        assert (sum(found) == len(KEYS) and min(found) > 0) or min(shares) < 1 or max(shares) > 50
     elif policy == "least-connections":  # only the heaviest have the fewest connections per weight
         heaviest = [share == max(shares) for share in shares]
         assert_fair([count for count, heavy in zip(found, heaviest, strict=True) if heavy], [1] * sum(heaviest))
@@ -77,7 +77,20 @@ def test_the_hash_is_the_same_everywhere_and_moves_nobody_without_need() -> None
 def test_the_hash_is_pinned() -> None:
     """Workers of two versions must agree, so the choice may not change by accident."""
     backends = entries(1, 1, 2)
-    assert [backends.index(balance.rendezvous(key, backends)) for key in KEYS[:12]] == [2, 2, 2, 1, 0, 2, 1, 2, 2, 0, 1, 2]
+    assert [backends.index(balance.rendezvous(key, backends)) for key in KEYS[:12]] == [
+        2,
+        2,
+        2,
+        1,
+        0,
+        2,
+        1,
+        2,
+        2,
+        0,
+        1,
+        2,
+    ]
 
 
 def test_round_robin_is_exact_and_smooth() -> None:
@@ -195,7 +208,9 @@ def home(front: Front, application: str) -> str:
 
 def test_a_backend_of_weight_0_keeps_the_clients_it_has(backend: Make, tmp_path: Path) -> None:
     kept, other = backend(greet), backend(greet)
-    mongo = route("mongo", {"address": kept.address, "weight": 1}, {"address": other.address, "weight": 0}, mode="mongodb")
+    mongo = route(
+        "mongo", {"address": kept.address, "weight": 1}, {"address": other.address, "weight": 0}, mode="mongodb"
+    )
     with Front(tmp_path, mongo) as front:
         assert home(front, "old") == kept.address
         swapped = {"weight: 0": "weight: 1", "weight: 1": "weight: 0"}

@@ -2,9 +2,9 @@
 
 import gc
 import hashlib
+import socket
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -76,38 +76,45 @@ def test_a_binding_in_the_store_is_small(store: redis.Redis) -> None:
     assert mean <= STORED_MOST and grown <= STORED_MOST + 50, f"{mean:.0f} by key, {grown:.0f} in all"
 
 
-def test_an_idle_connection_is_small(backend: Make, tmp_path: Path) -> None:
-    """400 connections of 40 clients, each after a request and its answer of 100 KB: no buffer stays behind."""
-    with Front(tmp_path, route("mongo", backend(echo), mode="mongodb")) as front:
-        data = [hello(f"client {number % 40}") for number in range(400)]
-        warm = [front.connect("mongo", each) for each in data[:40]]
-        for client, each in zip(warm, data, strict=False):
-            receive(client, len(each))
-        before = front.memory()
-        clients = [front.connect("mongo", each + bytes(100_000)) for each in data]
-        for client, each in zip(clients, data, strict=True):
-            receive(client, len(each) + 100_000)
-        wait_for(lambda: front.route("mongo")["connections"] == 440, "all are in")
-        used = (front.memory() - before) / len(clients)
-        for client in (*warm, *clients):
-            client.close()
+@pytest.fixture(scope="module")
+def front(backend: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    routes = [route("mongo", backend(echo), mode="mongodb"), route("echo", backend(echo))]
+    with Front(tmp_path_factory.mktemp("memory"), *routes) as running:
+        yield running
+
+
+def test_an_idle_connection_is_small(front: Front) -> None:
+    """400 connections of 40 clients, each after a request and its answer."""
+
+    def clients(count: int) -> list[socket.socket]:
+        made = [front.connect("mongo", hello(f"client {number % 40}")) for number in range(count)]
+        for number, client in enumerate(made):
+            receive(client, len(hello(f"client {number % 40}")))
+        return made
+
+    warm = clients(40)
+    before = front.memory()
+    many = clients(400)
+    wait_for(lambda: front.route("mongo")["connections"] == 440, "all are in")
+    used = (front.memory() - before) / len(many)
+    for client in (*warm, *many):
+        client.close()
     assert used <= CONNECTION_MOST, f"{used:.0f} bytes"
 
 
-def test_memory_comes_back(backend: Make, tmp_path: Path) -> None:
+def test_memory_comes_back(front: Front) -> None:
     """Rounds of 200 connections each cost nothing that stays."""
-    with Front(tmp_path, route("echo", backend(echo))) as front:
 
-        def round_of_clients() -> int:
-            clients = [front.connect("echo", b"x") for _ in range(200)]
-            for client in clients:
-                receive(client, 1)
-                client.close()
-            front.quiet("echo")
-            return front.memory()
+    def round_of_clients() -> int:
+        clients = [front.connect("echo", b"x") for _ in range(200)]
+        for client in clients:
+            receive(client, 1)
+            client.close()
+        front.quiet("echo")
+        return front.memory()
 
-        round_of_clients()
-        first = round_of_clients()
-        for _ in range(3):
-            last = round_of_clients()
-        assert last - first < 128 << 10
+    round_of_clients()
+    first = round_of_clients()
+    for _ in range(3):
+        last = round_of_clients()
+    assert last - first < 128 << 10
