@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +65,10 @@ class Front:
         return False
 
     def stop(self) -> None:
-        """Raises Failed when it did not end well, or left a process behind."""
+        """Raises Failed when it does not end well, or left a process behind. An end that came before was told already."""
         if self.process is None:
             return
+        running = self.process.poll() is None
         for number, patience in STOPPING:
             with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
                 if self.process.poll() is None:
@@ -76,7 +76,7 @@ class Front:
                 self.process.wait(patience)
                 break
         status, left = self.process.returncode, group(self.process.pid)
-        if status or left:
+        if (running and status) or left:
             raise Failed(f"puerta-master ended with status {status} and left the processes {left}:\n{self.tail()}")
 
     @property

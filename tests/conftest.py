@@ -14,4 +14,6 @@ def free_port() -> Callable[[], int]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "dataplane: moves bytes through the core; run compiled and, with PUERTA_PURE=1, uncompiled")
+    config.addinivalue_line(
+        "markers", "dataplane: moves bytes through the core; run compiled and, with PUERTA_PURE=1, uncompiled"
+    )

@@ -11,7 +11,7 @@ import pytest
 from puerta.config.load import load
 from tests.harness import ROOT
 
-SKIPPED = {".venv", ".git", ".pytest_cache", "build"}
+SKIPPED = {".venv", "venv", ".git", ".pytest_cache", "build"}
 
 
 def documents() -> Iterator[Path]:

@@ -89,7 +89,7 @@ class BoardCollector(Collector):
             "puerta_affinity_store_up",
             "1 if every serving worker reaches the store.",
             (),
-            [((), store["state"] == "up")],
+            [((), store["state"] == "up")] if store["state"] != "unknown" else [],
         )
         if store["latency_ms"] is not None:
             yield gauge(

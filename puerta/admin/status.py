@@ -43,7 +43,7 @@ def build(role: Role, watcher: Watcher) -> dict[str, Any]:
         "uptime_seconds": age(master["started_ns"], now),
         "state": named(MASTER_STATES, master["state"]),
         "workers": members,
-        "store": store(role.store_url, board, members),
+        "store": store(role, members),
         "routes": [route_status(board, route, watcher, now) for route in role.config.routes],
     }
 
@@ -80,13 +80,16 @@ def worker(child: dict[str, int], state: str, board: Board, now: int) -> dict[st
     }
 
 
-def store(url: str, board: Board, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """The store as the serving workers see it: `up`, `down`, `partial` (some do), or `unknown` (nobody to ask)."""
-    rows = [each["row"] for each in members if each["state"] == UP]
-    reach = [row for row in rows if board.workers.get(row, "store_up")]
-    latencies = [board.workers.get(row, "store_latency_us") for row in reach]
+def store(role: Role, members: list[dict[str, Any]]) -> dict[str, Any]:
+    """The store as the serving workers see it: `up`, `down` (or it takes no claims), `partial` (some reach it), or
+    `unknown` (nobody serves, or no route has an affinity to keep there)."""
+    used = any(isinstance(route, TcpRoute) and route.affinity.by != "none" for route in role.config.routes)
+    told = role.board.workers
+    rows = [each["row"] for each in members if used and each["state"] == UP]
+    reach = [row for row in rows if told.get(row, "store_up")]
+    latencies = [told.get(row, "store_latency_us") for row in reach]
     state = "unknown" if not rows else "down" if not reach else UP if len(reach) == len(rows) else "partial"
-    return {"url": redact_url(url), "state": state, "latency_ms": max(latencies) / 1000 if latencies else None}
+    return {"url": redact_url(role.store_url), "state": state, "latency_ms": max(latencies) / 1000 if latencies else None}
 
 
 def route_status(board: Board, route: AnyRoute, watcher: Watcher, now: int) -> dict[str, Any]:

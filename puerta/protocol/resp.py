@@ -25,8 +25,7 @@ UNTRUSTED_ARGUMENTS = 10
 UNTRUSTED_BULK = 16384
 
 
-
-def number(data: bytes, at: int, end: int) -> int:
+def number(data: bytes | bytearray, at: int, end: int) -> int:
     """The decimal integer at data[at:end], or MALFORMED; at most 18 digits, so that nothing overflows."""
     negative = at < end and data[at] == 45
     if negative:
@@ -58,7 +57,7 @@ class Scan:
         self.left = 1
         return 0
 
-    def advance(self, data: bytes, start: int, end: int) -> int:
+    def advance(self, data: bytes | bytearray, start: int, end: int) -> int:
         """Go on with the reply that begins at `start`. COMPLETE: its length is `at`. MORE: `at` may lie beyond `end`."""
         at = start + self.at
         left = self.left
@@ -88,7 +87,9 @@ class Scan:
                     left += 2 * size
                 else:
                     left += size - 1
-            elif kind == 43 or kind == 45 or kind == 58 or kind == 95 or kind == 35 or kind == 44 or kind == 40:  # + - : _ # , (
+            elif (
+                kind == 43 or kind == 45 or kind == 58 or kind == 95 or kind == 35 or kind == 44 or kind == 40
+            ):  # + - : _ # , (
                 at = stop + 2
                 left -= 1
             else:
@@ -125,7 +126,7 @@ class Request:
         self.size = -1
         return 0
 
-    def parse(self, data: bytes, start: int, end: int) -> int:
+    def parse(self, data: bytes | bytearray, start: int, end: int) -> int:
         """Go on with the request that begins at `start`: MORE, COMPLETE, INLINE or BAD."""
         if self.total < 0:
             if start >= end:
@@ -141,7 +142,7 @@ class Request:
                 return status
         return COMPLETE
 
-    def header(self, data: bytes, start: int, end: int) -> int:
+    def header(self, data: bytes | bytearray, start: int, end: int) -> int:
         stop = line_end(data, start + 1, end)
         if stop < 0:
             if end - start > INLINE_LIMIT:
@@ -159,7 +160,7 @@ class Request:
         self.at = stop + 2 - start
         return COMPLETE
 
-    def argument(self, data: bytes, start: int, end: int) -> int:
+    def argument(self, data: bytes | bytearray, start: int, end: int) -> int:
         """The next bulk string: its header, then its body."""
         at = start + self.at
         if self.size < 0:
@@ -191,7 +192,7 @@ class Request:
         self.size = -1
         return COMPLETE
 
-    def inline_end(self, data: bytes, start: int, end: int) -> int:
+    def inline_end(self, data: bytes | bytearray, start: int, end: int) -> int:
         """An inline command ends at its LF; what was searched before is not searched again."""
         at = start + self.seen
         while at < end:
@@ -243,13 +244,24 @@ def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int | None:
             if quote == 39:
                 if line[at + 1] == 39:
                     byte, at = 39, at + 1
-            elif line[at + 1] == 120 and len(digits) == 2 and all(digit in b"0123456789abcdefABCDEF" for digit in digits):
+            elif (
+                line[at + 1] == 120 and len(digits) == 2 and all(digit in b"0123456789abcdefABCDEF" for digit in digits)
+            ):
                 byte, at = int(digits, 16), at + 3
             else:
                 byte, at = _ESCAPES.get(line[at + 1], line[at + 1]), at + 1
         word.append(byte)
         at += 1
     return None
+
+
+def whole(text: bytes) -> int | None:
+    """An integer as the server takes it from an argument (util.c, string2ll): no blank, no plus, no leading zero, 64 bits."""
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit() or (digits[:1] == b"0" and text != b"0") or len(digits) > 19:
+        return None
+    value = int(text)
+    return value if -(1 << 63) <= value < 1 << 63 else None
 
 
 # -- writing

@@ -49,7 +49,7 @@ class NameIndex:
         return self.values.get(bytes(data[offset : offset + length]).upper())
 
 
-def line_end(data: bytearray, at: int, end: int) -> int:
+def line_end(data: bytes | bytearray, at: int, end: int) -> int:
     """Where the CR LF that ends the line at `at` begins, or -1 when it is not there yet."""
     return data.find(b"\r\n", at, end)
 

@@ -17,7 +17,7 @@ class Backend:
     """One server of a route. The verdict comes from the board; the worker adds only its own fresh suspicion."""
 
     __slots__ = (
-        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "others", "resolved", "sessions",
+        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "made", "making", "others", "resolved", "sessions",
         "share", "state", "suspect_until", "table", "total", "turn", "verdict", "weight",
     )  # fmt: skip
 
@@ -34,9 +34,11 @@ class Backend:
         self.failures = self.table.index(row, "connect_failures")
         self.connect_us = self.table.index(row, "connect_us")
         self.sessions: set[Any] = set()
+        self.made = 0
+        self.making = 0.0
         self.dialling = 0
         self.suspect_until = 0.0
-        self.turn = random.random() * weight  # workers that began their rounds alike would all serve the same backend first
+        self.turn = random.random() * weight  # else workers that began together would all serve the same one first
         self.others = 0
         self.state = STARTING
         self.downs = self.verdict.get(0, "downs")
@@ -54,17 +56,32 @@ class Backend:
     @property
     def load(self) -> int:
         """Connections of all workers, and ours that are being made: when many clients come at once, each sees the others."""
-        return self.others + self.cells[self.connections] + self.dialling
+        return self.others + len(self.sessions) + self.dialling
 
     def refresh(self) -> bool:
         """Read the board; true when the backend went down (or into drain) since the last look, however briefly."""
         verdict = self.verdict.row(0)
         self.state = verdict["state"]
         self.share = verdict["weight_milli"] / 1000 if self.state == UP else float(self.weight)
-        self.others = self.table.sum("connections") - self.cells[self.connections]
+        self.write()
+        self.others = self.table.sum("connections") - len(self.sessions)
         fell = verdict["downs"] != self.downs
         self.downs = verdict["downs"]
         return fell
+
+    def reached(self, seconds: float) -> None:
+        """A connection was made, in that time."""
+        self.made += 1
+        self.making += seconds
+
+    def write(self) -> None:
+        """Bring the board's cells up to date: ten times a second, not with each connection."""
+        cells = self.cells
+        cells[self.connections] = len(self.sessions)
+        made, self.made = self.made, 0
+        making, self.making = self.making, 0.0
+        cells[self.total] += made
+        cells[self.connect_us] += int(making * 1e6)
 
     def usable(self, now: float) -> bool:
         """May carry a client it already has."""

@@ -3,7 +3,6 @@
 from puerta.protocol import mongodb
 from puerta.proxy.session import Session
 
-
 LIKENESS = 1024
 LIKENESSES = 1024
 """First messages remembered by a route, and the longest of them: at most a mebibyte."""

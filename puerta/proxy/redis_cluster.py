@@ -5,8 +5,8 @@ which it follows at once. One pipelined connection a node and protocol is shared
 that need one of their own are kept and used again.
 
 What an error or a lost connection means for a call depends on one question: can it have been executed? MOVED, ASK, TRYAGAIN,
-CLUSTERDOWN, LOADING, MASTERDOWN and READONLY say that it was not, so the call is sent again, a bounded number of times. A call whose
-bytes did not leave us was not either. A call that was sent and not answered is only repeated when it only reads.
+CLUSTERDOWN, LOADING, MASTERDOWN and READONLY say that it was not, so the call is sent again, a bounded number of times. A call
+whose bytes did not leave us was not either. A call that was sent and not answered is only repeated when it only reads.
 """
 
 import errno
@@ -101,7 +101,8 @@ class Handshake:
 
 
 class Cluster:
-    """`route` counts and knows the configuration; `schedule(seconds, function)` calls back later; `resolve(host)` gives an IP address or None."""
+    """`route` counts and knows the configuration; `schedule(seconds, function)` calls back later; `resolve(host)` gives an IP
+    address or None."""
 
     if not cython.compiled:
         __slots__ = (
@@ -116,15 +117,15 @@ class Cluster:
         self.latencies = latencies
         self.schedule = schedule
         self.resolve = resolve
-        self.slots = [None] * SLOTS
-        self.nodes = {}
+        self.slots: list[Any] = [None] * SLOTS
+        self.nodes: dict[Any, Node] = {}
         self.version = 0
         self.moved = 0
         self.most = config.limits.buffer
         self.slow_seconds = config.limits.slowlog
         self.reads_replicas = config.read_from != "masters"
         self.delayed: list[Any] = []
-        self.connections = set()
+        self.connections: set[Any] = set()
 
     # -- the way to a slot
 
@@ -210,7 +211,8 @@ class Cluster:
             upstream.send(call, greeting)
 
     def refused(self, upstream: Upstream, reply: bytes) -> None:
-        log.logger.error("route %s: node %s refuses us: %s", self.config.name, upstream.node.id, reply.decode(errors="replace").strip())
+        said = reply.decode(errors="replace").strip()
+        log.logger.error("route %s: node %s refuses us: %s", self.config.name, upstream.node.id, said)
         self.upstream_lost(upstream, errno.EACCES)
 
     # -- connections of their own
@@ -255,7 +257,7 @@ class Cluster:
     def apply(self, layout: dict[str, Any]) -> None:
         """Take over the layout that the supervisor published; connections to nodes that are gone are closed."""
         slots_now: list[Any] = [None] * SLOTS
-        keep = set()
+        keep: set[Node] = set()
         for entry in layout["masters"]:
             master = self.node(entry["host"], entry["port"])
             master.replica = False
@@ -352,7 +354,8 @@ class Cluster:
             upstream.pushes(b"")
 
     def handle_error(self, upstream: Upstream, call: Call, line: bytes, request: bytes) -> bool:
-        """An error that says the call was not executed: send it where it belongs, now or a little later. False: the client gets it."""
+        """An error that says the call was not executed: send it where it belongs, now or a little later. False: the client
+        gets it."""
         if line.startswith((b"-MOVED ", b"-ASK ")):
             return self.redirect(upstream, call, line, request)
         if line.startswith((b"-READONLY ", b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ")):
@@ -390,11 +393,11 @@ class Cluster:
         target.send(call, request)
         return True
 
-    def learn(self, line: bytes) -> None:
-        """Take over what an error says of the layout, or have the cluster looked at."""
+    def learn(self, line: bytes, origin: str) -> None:
+        """Take over what an error of the node at `origin` says of the layout, and have the cluster looked at."""
         found = slots.parse_redirect(line) if line.startswith(b"-MOVED ") else None
-        if found is not None and found[2]:
-            self.slots[found[1]] = self.node(found[2], found[3])
+        if found is not None:
+            self.slots[found[1]] = self.node(found[2] or origin, found[3])
         self.route.count_redis("refresh_wanted", 1)
 
     def retry_later(self, call: Call, request: bytes) -> bool:

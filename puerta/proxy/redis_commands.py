@@ -8,35 +8,51 @@ import itertools
 from typing import Any
 
 from puerta.protocol import commands, resp
-from puerta.protocol.commands import KEYED, LOCAL, PINNED, REFUSED, SPLIT, TABLE
+from puerta.protocol.commands import LOCAL, PINNED, REFUSED, SPLIT, TABLE
 from puerta.proxy import redis_local, redis_pinned, redis_split
-from puerta.proxy.redis_forward import forward
+from puerta.proxy.redis_blocking import Blocking
+from puerta.proxy.redis_forward import forward, wait_turn
+from puerta.proxy.redis_pubsub import Subscriptions
+from puerta.proxy.redis_transaction import Transaction
 
-NOAUTH = b"-NOAUTH Authentication required.\r\n"
 BEFORE_AUTH = frozenset({b"auth", b"hello", b"quit", b"reset"})
 WHILE_SUBSCRIBED = frozenset({b"subscribe", b"unsubscribe", b"ping", b"quit", b"reset"})
+CHANGES_PROTOCOL = frozenset({b"hello", b"reset"})
+"""Each protocol has connections of its own: what was sent on one must be answered before anything goes out on the other."""
+
+DEFAULT_USER = b"default"
 
 _ids = itertools.count(1)
 
 
 class State:
-    """What a client set up by its commands, and loses with RESET. `trusted`: it may do more than authenticate."""
+    """What a client set up by its commands, and loses with RESET.
+
+    `trusted`: it may do more than authenticate. `muted` and `skip_next` are CLIENT REPLY's; `silent` says that the command being
+    taken now gets no reply.
+    """
 
     __slots__ = (
-        "id", "library", "library_version", "muted", "name", "no_evict", "pubsub", "session", "skip_next", "transaction",
+        "id", "library", "library_version", "muted", "name", "pubsub", "session", "silent", "skip_next", "transaction",
         "trusted", "user", "waiting",
     )  # fmt: skip
 
     def __init__(self, session: Any) -> None:
         self.session = session
         self.id = next(_ids)
-        self.name = self.library = self.library_version = b""
-        self.user = b"default"
-        self.trusted = session.route.config.client_auth.password is None
-        self.transaction: redis_pinned.Transaction | None = None
-        self.pubsub: redis_pinned.Subscriptions | None = None
-        self.waiting: redis_pinned.Blocking | None = None
-        self.muted = self.skip_next = False
+        self.library = self.library_version = b""
+        self.transaction: Transaction | None = None
+        self.pubsub: Subscriptions | None = None
+        self.waiting: Blocking | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """As a new connection begins."""
+        self.name = b""
+        self.user = DEFAULT_USER
+        self.trusted = self.session.route.config.client_auth.password is None
+        self.muted = self.skip_next = self.silent = False
+        self.session.protocol = 2
         self.refresh()
 
     def refresh(self) -> None:
@@ -52,11 +68,7 @@ class State:
 
     def reset(self) -> None:
         self.close()
-        self.name = b""
-        self.trusted = self.session.route.config.client_auth.password is None
-        self.muted = self.skip_next = False
-        self.session.protocol = 2
-        self.refresh()
+        self.forget()
 
     def close(self) -> None:
         """Let go of connections of the session's own."""
@@ -71,30 +83,32 @@ class State:
             waiting.close()
 
 
-def find(session: Any, name: bytes) -> Any:
-    return TABLE.get(name)
-
-
-def take(session: Any, spec: Any, arguments: list[bytes]) -> bool:
+def take(session: Any, arguments: list[bytes]) -> bool:
     """Do what the command asks for; False = not yet."""
     state = session.state
+    skips, state.skip_next = state.skip_next, False
+    state.silent = state.muted or skips
+    taken = decide(session, state, arguments)
+    state.silent = False
+    if skips:
+        state.skip_next = state.skip_next or not taken
+        state.refresh()
+    return taken
+
+
+def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
+    """In the order in which a server looks at a command (server.c, processCommand)."""
     spec, problem = examine(arguments)
-    if not state.trusted and (spec is None or spec.handler not in BEFORE_AUTH):
-        session.reply(NOAUTH)
-        return True
+    if not problem:
+        problem = forbidden(session, state, spec)
     if problem:
         if state.transaction is not None:
             state.transaction.spoil()
         session.reply(resp.error(problem))
         return True
-    if state.pubsub is not None and session.protocol == 2 and spec.handler not in WHILE_SUBSCRIBED:
-        session.reply(subscribed_error(arguments[0]))
-        return True
     if state.transaction is not None and state.transaction.queues(spec):
         session.reply(state.transaction.queue(spec, arguments))
         return True
-    if state.muted or state.skip_next:
-        return take_muted(session, state, spec, arguments)
     return carry_out(session, spec, arguments)
 
 
@@ -102,54 +116,36 @@ def examine(arguments: list[bytes]) -> tuple[Any, bytes]:
     """The command's row of the table, and what is wrong with it."""
     spec = TABLE.resolve(arguments)
     if spec is None:
-        container = TABLE.get(arguments[0])
-        if container is None:
-            return None, commands.unknown_command(arguments)
-        return container, commands.unknown_subcommand(arguments)
+        known = TABLE.get(arguments[0]) is not None
+        return None, (commands.unknown_subcommand if known else commands.unknown_command)(arguments)
     if not commands.check_arity(spec, len(arguments)):
         return spec, commands.wrong_arity(spec)
-    if spec.kind == REFUSED:
-        return spec, spec.reason
     return spec, b""
 
 
-def subscribed_error(name: bytes) -> bytes:
-    shown = name[:128].lower().decode("ascii", "replace").encode()
-    return resp.error(
-        b"ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-        % shown
-    )
+def forbidden(session: Any, state: State, spec: Any) -> bytes:
+    """Why this client must not use this command now."""
+    if not state.trusted and spec.handler not in BEFORE_AUTH:
+        return b"NOAUTH Authentication required."
+    if state.pubsub is not None and session.protocol == 2 and spec.handler not in WHILE_SUBSCRIBED:
+        return (
+            b"ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            % spec.name.lower()
+        )
+    return spec.reason if spec.kind == REFUSED else b""
 
 
 def carry_out(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if spec.kind == LOCAL:
+        if spec.handler in CHANGES_PROTOCOL and not wait_turn(session):
+            return False
         reply = redis_local.answer(session, spec, arguments)
         if reply is not None:
             session.reply(reply)
-        return True
-    if spec.kind == SPLIT:
+    elif spec.kind == SPLIT:
         return redis_split.take(session, spec, arguments)
-    if spec.kind == PINNED:
+    elif spec.kind == PINNED:
         return redis_pinned.take(session, spec, arguments)
-    forward(session, spec, arguments)
-    return True
-
-
-def take_muted(session: Any, state: State, spec: Any, arguments: list[bytes]) -> bool:
-    """CLIENT REPLY OFF or SKIP: the command is carried out, its reply goes nowhere."""
-    if spec.handler == b"client" or spec.kind != KEYED:
-        if session.first is not None:
-            session.fence()
-            return False
-        before = session.out.size() if session.out is not None else 0
-        speaks = spec.handler in (b"quit", b"reset") or (spec.name == b"CLIENT|REPLY" and arguments[2].upper() == b"ON")
-        state.skip_next = False
-        carried = carry_out(session, spec, arguments)
-        if carried and not speaks and session.out is not None and session.out.size() > before and session.first is None:
-            session.out = None
-        state.refresh()
-        return carried
-    state.skip_next = False
-    state.refresh()
-    forward(session, spec, arguments, muted=True)
+    else:
+        forward(session, spec, arguments)
     return True

@@ -7,18 +7,10 @@ from puerta.proxy.redis_upstream import Call
 
 CROSSSLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
+NOT_EXECUTED = (b"-MOVED ", b"-ASK ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ", b"-READONLY ")
+"""How errors begin that say: nothing was done, so it may be sent again."""
 
-class Muted:
-    """Swallows a reply: CLIENT REPLY OFF and SKIP must never reach a shared connection."""
-
-    def leg_answered(self, call: Any, reply: bytes) -> None:
-        pass
-
-    def caller_left(self) -> None:
-        pass
-
-
-MUTED = Muted()
+ASKING = resp.command(b"ASKING")
 
 
 def slot_for(spec: Any, arguments: list[bytes]) -> tuple[int, bytes]:
@@ -26,15 +18,14 @@ def slot_for(spec: Any, arguments: list[bytes]) -> tuple[int, bytes]:
     try:
         positions = commands.keys(spec, arguments)
     except ValueError as error:
-        text = error.args[0] if error.args else b"ERR syntax error"
-        return -1, resp.error(text if isinstance(text, bytes) else str(text).encode())
+        return -1, resp.error(error.args[0])
     found = {slots.slot_of(arguments[position]) for position in positions}
     if len(found) > 1:
         return -1, CROSSSLOT
     return (found.pop(), b"") if found else (-1, b"")
 
 
-def forward(session: Any, spec: Any, arguments: list[bytes], muted: bool = False) -> None:
+def forward(session: Any, spec: Any, arguments: list[bytes]) -> None:
     """One leg, to the slot of the keys, or to any node when there are none."""
     slot, problem = slot_for(spec, arguments)
     if problem:
@@ -50,10 +41,7 @@ def forward(session: Any, spec: Any, arguments: list[bytes], muted: bool = False
         session.reply(unavailable(session, slot, upstream))
         return
     call = Call(session, spec, slot, spec.readonly, session.loop.now)
-    if muted:
-        call.gather = MUTED
-    else:
-        session.enqueue_call(call)
+    session.enqueue_call(call)
     upstream.send(call, resp.command(*arguments))
 
 
@@ -65,3 +53,17 @@ def unavailable(session: Any, slot: int, upstream: Any) -> bytes:
     if node is None:
         return b"-CLUSTERDOWN Hash slot not served\r\n"
     return b"-CLUSTERDOWN node %s can't be reached\r\n" % node.id.encode()
+
+
+def wait_turn(session: Any) -> bool:
+    """True when the session has nothing under way; else it is fenced until then."""
+    if session.first is None:
+        return True
+    session.fence()
+    return False
+
+
+def asked_node(cluster: Any, upstream: Any, reply: bytes) -> Any:
+    """The node that an ASK error of `upstream` names; None for anything else."""
+    found = slots.parse_redirect(reply) if reply.startswith(b"-ASK ") else None
+    return cluster.node(found[2] or upstream.node.host, found[3]) if found is not None else None

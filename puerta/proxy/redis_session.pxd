@@ -58,7 +58,7 @@ cdef class RedisSession(Caller):
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
     cdef int keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
-    cdef int command(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)
     cpdef end(self, str reason)
     cpdef reply(self, bytes data)

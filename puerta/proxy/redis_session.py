@@ -1,8 +1,8 @@
 """A Redis client: takes commands off its socket, sends each where it belongs, and keeps the replies in order.
 
-The usual command has its keys at fixed places, all in one slot, and goes to the shared connection of that slot's node as the bytes it came in:
-that path runs compiled and makes one object, the Call. Everything else (`special` sessions, commands that are answered
-here, taken apart or need a connection of their own) is decided in `redis_commands`, in plain Python.
+The usual command has its keys at fixed places, all in one slot, and goes to the shared connection of that slot's node as
+the bytes it came in: that path runs compiled and makes one object, the Call. Everything else (`special` sessions, commands
+that are answered here, taken apart or need a connection of their own) is decided in `redis_commands`, in plain Python.
 
 A session stops taking commands while it is *fenced* (a call was redirected: no later one may overtake it), while too many
 are pending, or while its client does not read. What has been received by then waits in `input`.
@@ -72,7 +72,7 @@ class RedisSession(Caller):
         self.sent = 0
         self.commands = 0
         self.special = False
-        self.state = redis_commands.State(self)
+        self.state: Any = redis_commands.State(self)
         route.opened(self)
         route.loop.add(self)
 
@@ -128,9 +128,8 @@ class RedisSession(Caller):
             self.end("client_reset")
             return 0
         self.ended = True
-        if self.first is None and (self.out is None or not self.out.size()):
-            self.end("client_closed")
-        elif self.state.waits_alone():
+        answered = self.first is None and (self.out is None or not self.out.size())
+        if answered or self.state.waits_alone():
             self.end("client_closed")
         return 0
 
@@ -239,12 +238,12 @@ class RedisSession(Caller):
         spans = request.spans
         spec = self.index.find(data, start + spans.offset(0), spans.length(0))
         if spec is None or self.special or spec.first == 0:
-            return self.command(spec, request, data, start)
+            return self.command(request, data, start)
         if spec.kind != KEYED and (spec.kind != SPLIT or spans.count != 1 + spec.step):  # of one key, nothing is to be split
-            return self.command(spec, request, data, start)
+            return self.command(request, data, start)
         arity = spec.arity
         if (arity > 0 and spans.count != arity) or spans.count < -arity:
-            return self.command(spec, request, data, start)
+            return self.command(request, data, start)
         return self.keyed(spec, request, data, start)
 
     def keyed(self, spec: Any, request: Any, data: Any, start: int) -> int:
@@ -271,14 +270,14 @@ class RedisSession(Caller):
         upstream.append(call, data, start, request.at)
         return 1
 
-    def command(self, spec: Any, request: Any, data: Any, start: int) -> int:
+    def command(self, request: Any, data: Any, start: int) -> int:
         """Every other way: with the arguments as Python objects."""
         spans = request.spans
         arguments = []
         for index in range(spans.count):
             at = start + spans.offset(index)
             arguments.append(bytes(data[at : at + spans.length(index)]))
-        taken = redis_commands.take(self, spec, arguments)
+        taken = redis_commands.take(self, arguments)
         if taken:
             self.commands += 1
         return 1 if taken else 0
@@ -290,18 +289,23 @@ class RedisSession(Caller):
             return True
         if not arguments:
             return True
-        return bool(redis_commands.take(self, redis_commands.find(self, arguments[0]), arguments))
+        taken = redis_commands.take(self, arguments)
+        if taken:
+            self.commands += 1
+        return bool(taken)
 
     # -- replies made here
 
     def reply(self, data: bytes) -> None:
         """Answer the command that is being taken now, in its turn."""
         call = Call(self, None, -1, False, self.loop.now)
+        call.muted = self.state.silent
         self.enqueue(call)
         self.answer(call, data)
 
     def enqueue_call(self, call: Any) -> None:
         """`enqueue`, for plain Python."""
+        call.muted = self.state.silent
         self.enqueue(call)
 
     def push(self, data: bytes) -> None:

@@ -28,6 +28,7 @@ cdef class Call:
     cdef public int slot
     cdef public int attempts
     cdef public bint done
+    cdef public bint muted
     cdef public bint readonly
 
 

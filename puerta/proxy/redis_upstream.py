@@ -44,13 +44,14 @@ RAW = -2
 class Call:
     """One command of one client in flight. `next` is the one behind it in its session's queue, `after` in its upstream's.
 
-    `gather` is what collects this leg's reply when the command was taken apart (or checks it, in a handshake). Without a `caller` nobody wants the reply
-    any more: it is discarded when its turn comes.
+    `gather` is what collects this leg's reply when the command was taken apart (or checks it, in a handshake). Without a
+    `caller` nobody wants the reply any more: it is discarded when its turn comes. The client does not get a `muted` reply.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "after", "attempts", "caller", "done", "gather", "length", "next", "readonly", "reply", "slot", "spec", "started",
+            "after", "attempts", "caller", "done", "gather", "length", "muted", "next", "readonly", "reply", "slot", "spec",
+            "started",
         )  # fmt: skip
 
     def __init__(self, caller: Any, spec: Any, slot: int, readonly: bool, started: float) -> None:
@@ -66,6 +67,7 @@ class Call:
         self.length = 0
         self.attempts = 0
         self.done = False
+        self.muted = False
 
 
 class Caller(Channel):
@@ -102,7 +104,11 @@ class Caller(Channel):
 
     def answered(self, call: Call, data: Any, start: int, length: int) -> int:
         """The reply data[start:start+length] of a call has come. At the head of the queue it goes straight out."""
-        if call is self.first:
+        if call.muted:
+            call.done = True
+            if call is self.first:
+                self.advance()
+        elif call is self.first:
             if self.out is None:
                 self.out = Buffer()
             self.out.extend(data, start, length)
@@ -129,7 +135,7 @@ class Caller(Channel):
 
     def answer(self, call: Call, reply: bytes) -> None:
         """A reply made here, not received."""
-        call.reply = reply
+        call.reply = None if call.muted else reply
         call.done = True
         if call is self.first:
             self.advance()
@@ -294,7 +300,7 @@ class Upstream(Channel):
         """The frame at `start` is the oldest call's reply, unless it is a push."""
         data = self.input.data
         kind = data[start]
-        if kind == 62 and not self.forwarded or self.first is None:  # '>'
+        if (kind == 62 and not self.forwarded) or self.first is None:  # '>'
             if self.pushes is not None:
                 self.pushes(bytes(data[start : start + length]))
             return 0
@@ -341,7 +347,7 @@ class Upstream(Channel):
         call = self.first
         if call is None or call.gather is not None:
             return 0
-        caller = call.caller
+        caller = None if call.muted else call.caller
         if caller is not None and (caller.first is not call or (not self.forwarded and buffer.data[buffer.start] == 62)):
             return 0
         size = buffer.end - buffer.start

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from puerta import log
-from puerta.board import ROUTE, Board
+from puerta.board import CLOSE_REASONS, FOUND, ROUTE, Board
 from puerta.config.schema import Config, TcpRoute
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.affinity import Affinity
@@ -54,6 +54,11 @@ class Route:
         )
         self.sessions: set[Any] = set()
         self.first_messages: dict[bytes, Any] = {}
+        self.announcers = config.proxy_protocol.accept
+        self.announces = config.proxy_protocol.send
+        self.accepted = 0
+        self.ended = dict.fromkeys(CLOSE_REASONS, 0)
+        self.found = dict.fromkeys(FOUND, 0)
         self.bytes_in, self.bytes_out = Meter(), Meter()
         self.handshakes: Deadlines[Any] = Deadlines(
             self.limits.handshake_timeout, lambda session: session.end("handshake_timeout")
@@ -70,6 +75,19 @@ class Route:
 
     # -- counters
 
+    def write(self) -> None:
+        """Bring the board's cells up to date: ten times a second, not with each connection."""
+        accepted, self.accepted = self.accepted, 0
+        self.cells[self.at["connections"]] = len(self.sessions)
+        self.count("connections_total", accepted)
+        self.count("bytes_in", self.taken(self.bytes_in))
+        self.count("bytes_out", self.taken(self.bytes_out))
+        for prefix, tally in (("closed_", self.ended), ("found_", self.found)):
+            for name, amount in tally.items():
+                if amount:
+                    self.count(prefix + name, amount)
+                    tally[name] = 0
+
     def count(self, column: str, amount: int = 1) -> None:
         self.cells[self.at[column]] += amount
 
@@ -85,19 +103,18 @@ class Route:
 
     def opened(self, session: Any) -> None:
         self.sessions.add(session)
-        cells, at = self.cells, self.at
-        cells[at["connections"]] = len(self.sessions)
-        cells[at["connections_total"]] += 1
+        self.accepted += 1
 
     def closed(self, session: Any, reason: str) -> None:
         self.sessions.discard(session)
-        self.handshakes.stop(session)
-        self.connects.stop(session)
-        self.young.stop(session)
-        cells, at = self.cells, self.at
-        cells[at["connections"]] = len(self.sessions)
-        cells[at["closed_" + reason]] += 1
-        self.access.session(session, reason)
+        if session.relaying:
+            self.young.stop(session)
+        else:
+            self.handshakes.stop(session)
+            self.connects.stop(session)
+        self.ended[reason] += 1
+        if self.access.enabled:
+            self.access.session(session, reason)
 
     def connect_timed_out(self, session: Any) -> None:
         """The next backend's turn; it comes from the tick, which must go on whatever this session meets."""
@@ -117,9 +134,8 @@ class Route:
         self.handshakes.sweep(now)
         self.connects.sweep(now)
         self.young.sweep(now)
+        self.write()
         self.others = self.table.sum("connections") - len(self.sessions)
-        self.cells[self.at["bytes_in"]] += self.taken(self.bytes_in)
-        self.cells[self.at["bytes_out"]] += self.taken(self.bytes_out)
         if self.limits.idle_timeout is not None and now - self.swept > min(1.0, self.limits.idle_timeout / 4):
             self.swept = now
             self.close_idle(now, self.limits.idle_timeout, "idle_timeout", len(self.sessions))

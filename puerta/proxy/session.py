@@ -26,6 +26,7 @@ from puerta.reactor.relay import Side, join
 
 BROKEN = select.EPOLLERR | select.EPOLLHUP
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | BROKEN
+ENDING = select.EPOLLRDHUP | select.EPOLLHUP
 AGAIN = -errno.EAGAIN
 
 HEAD = 96 << 10
@@ -77,9 +78,9 @@ class Session:
     # -- opening
 
     def begin(self) -> None:
+        self.route.loop.add(self.client)
         if self.expects_proxy_header() or self.reads_first:
             self.route.handshakes.start(self, self.opened)
-            self.route.loop.add(self.client)
         else:
             self.identify()
 
@@ -87,7 +88,7 @@ class Session:
     """Whether the client's own first bytes are needed to know it."""
 
     def expects_proxy_header(self) -> bool:
-        networks = self.route.config.proxy_protocol.accept
+        networks = self.route.announcers
         if networks is None:
             return False
         address = ipaddress.ip_address(self.host) if self.host != "unix" else None
@@ -100,18 +101,21 @@ class Session:
         elif events & BROKEN:
             self.end("client_reset" if events & select.EPOLLERR else "client_closed")
         elif not self.placing and events & READABLE:
-            self.read_head()
+            self.read_head((events & ENDING) != 0)
 
-    def read_head(self) -> None:
+    def read_head(self, ending: bool) -> None:
+        """`ending`: behind what is there now comes the end of file, and no other event will tell of it."""
         scratch = self.route.loop.scratch
         room = HEAD - len(self.head)
         got = scratch.fill(self.client.fd, room)
         if got > 0:
-            self.client.waiting = got == room
+            self.client.waiting = ending or got == room
             self.head += scratch.take()
             self.client.received += got
             self.route.bytes_in.total += got
             self.parse_head()
+            if ending and not self.placing and not self.ended:
+                self.read_head(ending)
         elif got != AGAIN:
             self.end("client_reset" if got else "client_closed")
 
@@ -282,28 +286,26 @@ class Session:
         route.young.start(self, self.connected)
         backend.dialling -= 1
         backend.sessions.add(self)
-        cells = route.cells
-        cells[backend.connections] = len(backend.sessions)
-        cells[backend.total] += 1
-        cells[backend.connect_us] += int((self.connected - self.dialled) * 1e6)
-        cells[route.at["found_" + self.found]] += 1
+        backend.reached(self.connected - self.dialled)
+        route.found[self.found] += 1
         head = self.proxy_header() + self.head
         self.head = b""
         if head:
             upstream.send(head)
         if self.ended:
             return
-        if self.client.fd not in route.loop.channels:
-            route.loop.add(self.client)
         join(self.client, upstream)
 
     def keep_alive(self) -> None:
-        """The connection lives longer than many do: from now on a backend that vanished is noticed."""
+        """The connection lives longer than many do: from now on a backend that vanished is noticed.
+
+        One that is merely slow to read is waited for, as it would be without us.
+        """
         if self.upstream is not None:
-            native.keep_alive(self.upstream.fd)
+            native.keep_alive(self.upstream.fd, 0)
 
     def proxy_header(self) -> bytes:
-        send = self.route.config.proxy_protocol.send
+        send = self.route.announces
         if send is None:
             return b""
         source = (self.host, self.port)
@@ -349,7 +351,6 @@ class Session:
         if self.relaying:
             assert backend is not None
             backend.sessions.discard(self)
-            route.cells[backend.connections] = len(backend.sessions)
             if self.key is not None:
                 route.affinity.detach(self.key, self)
         elif backend is not None:

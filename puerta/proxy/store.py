@@ -59,7 +59,7 @@ compare-and-set (and everybody is told, even if the store had forgotten it), any
 starts anew."""
 
 SHA = hashlib.sha1(CLAIM.encode(), usedforsecurity=False).hexdigest()
-KEPT, CLAIMED, MOVED = range(3)
+KEPT, CLAIMED, MOVED = OUTCOMES = range(3)
 
 Answer = Callable[[str | None, int], object]
 """Called with the backend's id and KEPT, CLAIMED or MOVED; or with None when the store could not say."""
@@ -153,16 +153,23 @@ class Store:
     def answer(self, batch: list[tuple[tuple[str, ...], Answer]], replies: list[Any]) -> None:
         """Tell each asker; one that fails is its own problem, the others still get theirs."""
         for (_, answer), reply in zip(batch, replies, strict=True):
+            kept, outcome = self.read(reply)
             try:
-                if isinstance(reply, Exception):
-                    self.complain(reply)
-                    answer(None, KEPT)
-                else:
-                    answer(reply[0].decode(), reply[1])
+                answer(kept, outcome)
             except Exception:
                 log.logger.exception("an answer of the store could not be used")
         if batch:
             self.refusing = any(map(refuses, replies))
+
+    def read(self, reply: Any) -> tuple[str | None, int]:
+        """A claim's reply as its asker wants it."""
+        try:
+            if not isinstance(reply, Exception):
+                return reply[0].decode(), OUTCOMES[reply[1]]
+        except (TypeError, LookupError, AttributeError, UnicodeDecodeError):
+            reply = redis.ResponseError("a reply to a claim makes no sense")
+        self.complain(reply)
+        return None, KEPT
 
     def recognize(self, epoch: Any) -> None:
         """Is this still the store we knew? Without its epoch it lost its memory; it gets a new one, from the first worker

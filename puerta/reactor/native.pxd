@@ -52,7 +52,7 @@ cdef class Endpoint:
 
 cpdef object accept(int fd)
 cpdef int connect_error(int fd) noexcept
-cpdef int keep_alive(int fd) noexcept
+cpdef int keep_alive(int fd, int patience=*) noexcept
 cpdef int send_bytes(int fd, bytes data) noexcept
 cpdef int shutdown_write(int fd) noexcept
 cpdef int close_fd(int fd) noexcept

@@ -216,12 +216,15 @@ def tune_listener(fd: int) -> None:
         _tune(listener)
 
 
-def keep_alive(fd: int) -> int:
-    """Probe a silent peer after a minute, and give up on one that answers nothing for half a minute."""
+def keep_alive(fd: int, patience: int = 30000) -> int:
+    """Probe a silent peer after a minute. With `patience`, give up on one that takes none of our bytes for so many milliseconds:
+
+    it may have vanished, but it may also be busy, for the kernel counts the time that it does not read (tcp(7)).
+    """
     handle = _handles[fd]
     if handle.family != socket.AF_UNIX:
         _tune(handle)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30000)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
     return 0
 
 

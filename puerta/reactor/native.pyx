@@ -254,10 +254,13 @@ cdef inline void tune(int fd) noexcept:
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10)
 
 
-cpdef int keep_alive(int fd) noexcept:
-    """Probe a silent peer after a minute, and give up on one that answers nothing for half a minute."""
+cpdef int keep_alive(int fd, int patience=30000) noexcept:
+    """Probe a silent peer after a minute. With `patience`, give up on one that takes none of our bytes for so many milliseconds:
+
+    it may have vanished, but it may also be busy, for the kernel counts the time that it does not read (tcp(7)).
+    """
     tune(fd)
-    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000)
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, patience)
     return 0
 
 

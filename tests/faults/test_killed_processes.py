@@ -119,7 +119,7 @@ def test_twenty_reloads(start: Start) -> None:
             known = Known([machine.port], "app@held", 4)
             for number in range(20):
                 machine.signal(signal.SIGHUP)
-                until = time.monotonic() + 0.3
+                until = time.monotonic() + 0.5
                 wait_for(
                     lambda until=until: all(raw.again() for raw in known.held) and time.monotonic() > until, "served"
                 )
@@ -133,7 +133,7 @@ def test_twenty_reloads(start: Start) -> None:
         print(f"20 HUPs made {generation - 1} reloads; {len(load.visits)} clients came, slowest {load.slowest():.2f} s")
         assert raised == {}
         assert load.failed() == []
-        assert generation > 3
+        assert generation > 2
         machine.stop()
 
 

@@ -4,18 +4,24 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.request import urlopen
 
 import yaml
 
 from tests.harness import Running, wait_for
-from tests.proxy.peers import PATIENCE, Backend, free_port
+from tests.proxy.peers import PATIENCE, free_port
 
 
-def route(name: str, *backends: Backend | Mapping[str, Any], **options: Any) -> dict[str, Any]:
+class Addressed(Protocol):
+    @property
+    def address(self) -> str: ...
+
+
+def route(name: str, *backends: Addressed | Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """A route's entry: `mode: tcp` unless told otherwise, on a port of its own, its backends checked once at the start.
 
     A backend may also be a mapping, for a weight. `fall` is out of reach, so that a test decides when a backend is down.
@@ -83,6 +89,15 @@ class Front(Running):
             return json.load(answer)
 
     def route(self, name: str) -> Any:
+        """The route's status, with everything that had happened by now: workers tell their numbers with each tick."""
+        asked = time.monotonic()
+
+        def ticked() -> bool:
+            passed = time.monotonic() - asked
+            workers = [each for each in self.status()["workers"] if each["state"] == "up"]
+            return all((each["heartbeat_age_seconds"] or passed) < passed for each in workers)
+
+        wait_for(ticked, "every worker ticks")
         return next(entry for entry in self.status()["routes"] if entry["name"] == name)
 
     def counted(self, name: str, **counts: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from puerta import cli
+from puerta.process.household import ENTRIES
 from puerta.role import Role
 
 STEPS = ("identify", "on_placed", "dial", "start_relay", "on_half", "on_end", "summary")
@@ -46,5 +47,5 @@ def worker(role: Role) -> int:
 if __name__ == "__main__":
     if "DESCRIPTORS" in os.environ:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(os.environ["DESCRIPTORS"]),) * 2)
-    entries = {**cli.ENTRIES, **({"worker": "tests.proxy.launch:worker"} if "FAULTS" in os.environ else {})}
+    entries = {**ENTRIES, **({"worker": "tests.proxy.launch:worker"} if "FAULTS" in os.environ else {})}
     sys.exit(cli.main(entries=entries))

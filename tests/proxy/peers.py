@@ -53,6 +53,12 @@ def receive_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def say_all(sock: socket.socket, data: bytes) -> None:
+    """Send everything, and then the end."""
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
 def ended(sock: socket.socket) -> str:
     """How the peer ended the connection, after whatever it still sent: "end" or "reset"."""
     try:

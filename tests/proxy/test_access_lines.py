@@ -71,8 +71,8 @@ def test_a_client_without_affinity_has_no_key(front: Front) -> None:
 
 
 def test_lines_of_text_and_a_store_that_is_down(backend: Make, tmp_path: Path) -> None:
-    top = {"log": {"format": "text"}, "store": {"url": "redis://127.0.0.1:1"}}
-    with Front(tmp_path, route("mongo", backend(greet), mode="mongodb"), **top) as front:
+    mongo, store = route("mongo", backend(greet), mode="mongodb"), {"url": "redis://127.0.0.1:1"}
+    with Front(tmp_path, mongo, log={"format": "text"}, store=store) as front:
         served = talk(front)
         with front.connect("mongo", b"GET / HTTP/1.1\r\n\r\n") as client:
             refused = named(client)
@@ -91,8 +91,8 @@ def test_lines_of_text_and_a_store_that_is_down(backend: Make, tmp_path: Path) -
 
 
 def test_the_access_log_can_be_off(backend: Make, tmp_path: Path) -> None:
-    top = {"log": {"access": False, "format": "json"}}
-    with Front(tmp_path, route("mongo", backend(greet), mode="mongodb"), **top) as front:
+    log = {"access": False, "format": "json"}
+    with Front(tmp_path, route("mongo", backend(greet), mode="mongodb"), log=log) as front:
         for _ in range(3):
             talk(front)
         assert front.quiet("mongo")["connections_total"] == 3

@@ -10,7 +10,7 @@ import pytest
 from puerta.protocol.identity import affinity_key
 from tests.proxy.conftest import Make
 from tests.proxy.front import Front, named, route
-from tests.proxy.peers import Backend, SpeaksFirst, echo, ended, free_port, receive, receive_all, reset
+from tests.proxy.peers import Backend, SpeaksFirst, echo, ended, free_port, receive, receive_all, reset, say_all
 
 pytestmark = pytest.mark.dataplane
 
@@ -79,7 +79,7 @@ def test_unix_sockets_on_both_sides(front: Front, name: str) -> None:
     data = os.urandom(4 << 20)
     front.marks["unix:0"] = front.log.stat().st_size
     with unix_client(front, name) as client:
-        threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR))).start()
+        threading.Thread(target=say_all, args=(client, data)).start()
         assert receive_all(client) == data
     line = front.access("unix:0")
     assert (line["key"], line["bytes_in"], line["close_reason"]) == (key("unix"), len(data), "client_closed")

@@ -53,7 +53,7 @@ class Hole:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(1)
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.address: str = f"127.0.0.1:{self.listener.getsockname()[1]}"
 
 
 @dataclass

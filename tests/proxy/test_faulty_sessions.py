@@ -26,6 +26,9 @@ def front(held: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     with Front(
         tmp_path_factory.mktemp("faulty"), mongo, module="tests.proxy.launch", environ={"FAULTS": "1"}
     ) as running:
+        with running.connect("mongo", hello("first")), held.take() as upstream:  # opens the store's connections
+            receive(upstream, 1)
+        running.quiet("mongo")
         yield running
 
 

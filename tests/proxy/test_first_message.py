@@ -15,7 +15,19 @@ from puerta.protocol.mongodb import FIRST_MESSAGE_LIMIT
 from tests.harness import wait_for
 from tests.proxy.conftest import Make
 from tests.proxy.front import Front, named, route
-from tests.proxy.peers import HEADER, OP_MSG, Backend, ended, hello, message, op_msg, op_query, receive, reset
+from tests.proxy.peers import (
+    HEADER,
+    OP_MSG,
+    Backend,
+    ended,
+    hello,
+    message,
+    op_msg,
+    op_query,
+    receive,
+    receive_all,
+    reset,
+)
 
 pytestmark = pytest.mark.dataplane
 
@@ -40,8 +52,7 @@ def front(backends: list[Backend], brisk: Backend, tmp_path_factory: pytest.Temp
         route("mongo", *backends, mode="mongodb"),
         route("brisk", brisk, mode="mongodb", limits={"handshake_timeout": "1s"}),
     ]
-    top = {"log": {"format": "json", "level": "debug"}}
-    with Front(tmp_path_factory.mktemp("first"), *routes, **top) as running:
+    with Front(tmp_path_factory.mktemp("first"), *routes, log={"format": "json", "level": "debug"}) as running:
         yield running
 
 
@@ -89,6 +100,18 @@ def test_a_hello_in_pieces_is_the_same_client_and_arrives_once(front: Front, bac
             line = front.access(named(client))
             assert line["bytes_in"] == len(data)
     assert len(homes) == 1
+
+
+@pytest.mark.parametrize("behind", [0, 1000, 200 << 10])
+def test_an_end_right_behind_the_hello_is_passed_on(front: Front, backends: list[Backend], behind: int) -> None:
+    data = hello("brief") + os.urandom(behind)
+    with front.connect("mongo", data) as client:
+        client.shutdown(socket.SHUT_WR)
+        with taken(backends)[1] as upstream:
+            assert receive_all(upstream) == data
+            upstream.sendall(b"answer")
+            upstream.shutdown(socket.SHUT_WR)
+            assert receive_all(client) == b"answer"
 
 
 @pytest.mark.parametrize("behind", [1, 16, 1000, 32 << 10, 96 << 10, 300 << 10])
@@ -246,17 +269,16 @@ def test_a_client_that_drips_has_the_same_deadline(front: Front, brisk: Backend)
     assert brisk.served == before
 
 
-@pytest.mark.parametrize(("leave", "reason"), [(socket.socket.close, "client_closed"), (reset, "client_reset")])
-def test_a_client_that_leaves_before_it_is_known(
-    front: Front, backends: list[Backend], leave: object, reason: str
-) -> None:
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_a_client_that_leaves_before_it_is_known(front: Front, backends: list[Backend], pause: float) -> None:
     before = served(backends)
-    client = front.connect("mongo", hello()[:50])
-    name = named(client)
-    time.sleep(0.05)
-    assert callable(leave)
-    leave(client)
-    assert front.access(name)["close_reason"] == reason
+    for leave, reason in ((socket.socket.close, "client_closed"), (reset, "client_reset")):
+        client = front.connect("mongo", hello()[:50])
+        name, began = named(client), time.monotonic()
+        time.sleep(pause)
+        leave(client)
+        assert front.access(name)["close_reason"] == reason
+        assert time.monotonic() - began < HASTE
     assert served(backends) == before
 
 

@@ -31,10 +31,9 @@ CONNECTION_MOST = 4096
 
 def test_an_idle_binding_is_small() -> None:
     """The key, the binding and its place in the table, for as many as a worker remembers by default."""
-    backends = [Backend("mongo", f"127.0.0.1:{27101 + number}", 1, Board(1 << 20), 0) for number in range(3)]
-    for backend in backends:
-        backend.endpoint = native.Endpoint("127.0.0.1", 27101)
-    affinity = Affinity("mongo", backends, "rendezvous", 1800.0, BINDINGS, None)
+    backend = Backend("mongo", "127.0.0.1:27101", 1, Board(1 << 20), 0)
+    backend.endpoint = native.Endpoint("127.0.0.1", 27101)
+    affinity = Affinity("mongo", [backend], "rendezvous", 1800.0, BINDINGS, None)
     gc.collect()
     tracemalloc.start()
     try:

@@ -11,7 +11,7 @@ import pytest
 from puerta.protocol.identity import affinity_key
 from tests.proxy.conftest import Make
 from tests.proxy.front import Front, named, route
-from tests.proxy.peers import Backend, ended, free_port, hello, receive
+from tests.proxy.peers import Backend, ended, free_port, hello, receive, receive_all
 
 pytestmark = pytest.mark.dataplane
 
@@ -111,6 +111,13 @@ def test_a_header_and_a_hello_in_one_segment(front: Front, held: Backend) -> Non
     with front.connect("mongo-in", v1("203.0.113.9", 99) + data + b"more", TRUSTED), held.take() as upstream:
         assert receive(upstream, len(data) + 4) == data + b"more"
     assert front.access(client)["key"] == key("203.0.113.9", b"behind")
+
+
+def test_an_end_right_behind_the_header_is_passed_on(front: Front, held: Backend) -> None:
+    with front.connect("in", v2("198.51.100.7", 4711) + b"payload", TRUSTED) as client:
+        client.shutdown(socket.SHUT_WR)
+        with held.take() as upstream:
+            assert receive_all(upstream) == b"payload"
 
 
 def test_the_unique_id_names_a_connection_and_no_client(front: Front, held: Backend) -> None:

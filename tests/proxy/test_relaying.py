@@ -26,6 +26,7 @@ from tests.proxy.peers import (
     receive,
     receive_all,
     reset,
+    say_all,
 )
 
 pytestmark = pytest.mark.dataplane
@@ -81,6 +82,14 @@ def test_a_clients_half_close_is_passed_on_and_the_reply_still_comes(front: Fron
     assert (line["bytes_in"], line["bytes_out"]) == (7, 5000)
 
 
+def test_an_end_right_behind_the_first_bytes_is_passed_on(front: Front, held: Backend) -> None:
+    for _ in range(20):
+        with front.connect("held", b"request") as client:
+            client.shutdown(socket.SHUT_WR)
+            with held.take() as upstream:
+                assert receive_all(upstream) == b"request"
+
+
 def test_a_backends_half_close_is_passed_on_and_the_client_may_go_on(front: Front, held: Backend) -> None:
     with front.connect("held", b"request") as client, held.take() as upstream:
         name = named(client)
@@ -98,7 +107,7 @@ def test_what_a_backend_sent_before_it_closed_reaches_a_slow_client_whole(front:
     data = os.urandom(8 * MIB)
     with front.connect("held", b"go") as client, held.take() as upstream:
         receive(upstream, 2)
-        sender = threading.Thread(target=lambda: (upstream.sendall(data), upstream.shutdown(socket.SHUT_WR)))
+        sender = threading.Thread(target=say_all, args=(upstream, data))
         sender.start()
         time.sleep(0.2)
         assert receive_all(client) == data
@@ -108,8 +117,13 @@ def test_what_a_backend_sent_before_it_closed_reaches_a_slow_client_whole(front:
 def test_what_a_client_sent_before_it_closed_reaches_the_backend_whole(front: Front, held: Backend) -> None:
     data = os.urandom(8 * MIB)
     client = front.connect("held", b"!")
+
+    def say_and_leave() -> None:
+        client.sendall(data)
+        client.close()
+
     with held.take() as upstream:
-        sender = threading.Thread(target=lambda: (client.sendall(data), client.close()))
+        sender = threading.Thread(target=say_and_leave)
         sender.start()
         time.sleep(0.2)
         assert receive_all(upstream) == b"!" + data
@@ -217,7 +231,12 @@ def test_a_slow_reader_costs_no_memory_and_holds_up_nobody(front: Front, held: B
         receive(upstream, 1)
         before = front.memory()
         sent = threading.Event()
-        sender = threading.Thread(target=lambda: (upstream.sendall(data), sent.set()))
+
+        def send_it() -> None:
+            upstream.sendall(data)
+            sent.set()
+
+        sender = threading.Thread(target=send_it)
         sender.start()
         assert not sent.wait(0.5), "the backend was not held back"
         assert front.memory() - before < 2 * MIB
@@ -259,7 +278,7 @@ def exchange(front: Front, size: int, seed: int) -> None:
     with front.connect("seeded", struct.pack("<QQ", size, seed)) as client:
         client.settimeout(60)
         mine = random.Random(seed + 1).randbytes(size)
-        sender = threading.Thread(target=lambda: (client.sendall(mine), client.shutdown(socket.SHUT_WR)))
+        sender = threading.Thread(target=say_all, args=(client, mine))
         sender.start()
         assert (
             hashlib.sha256(receive(client, size)).digest()

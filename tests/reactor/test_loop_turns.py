@@ -163,7 +163,12 @@ def test_a_channel_that_always_has_more_leaves_room_for_others() -> None:
 
 def test_later_means_once_at_the_end_of_the_turn() -> None:
     turned = Turned()
-    ends, made = channels(turned, 2, lambda channel: (channel.loop.later(channel), channel.loop.later(channel)))
+
+    def act(channel: Noting) -> None:
+        channel.loop.later(channel)
+        channel.loop.later(channel)
+
+    ends, made = channels(turned, 2, act)
     for mine in ends:
         mine.sendall(b"x")
     turned.settle()

@@ -101,6 +101,11 @@ def test_errors_of_a_broken_socket_are_errnos() -> None:
     native.close_fd(fd)
 
 
+def option(fd: int, level: int, name: int) -> int:
+    with socket.socket(fileno=os.dup(fd)) as seen:
+        return seen.getsockopt(level, name)
+
+
 # -- connecting --------------------------------------------------------------------------------------------------------
 
 
@@ -123,10 +128,16 @@ def test_connect_and_accept(host: str) -> None:
         for each in (fd, theirs):
             assert not os.get_blocking(each)
             assert not os.get_inheritable(each)
-            with socket.socket(fileno=os.dup(each)) as seen:
-                assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-                assert seen.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-                assert 0 < seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 120
+        assert option(fd, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not option(fd, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        native.keep_alive(fd, 0)
+        for each in (fd, theirs):
+            assert option(each, socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert option(each, socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert 0 < option(each, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 120
+            assert option(each, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        native.keep_alive(fd)
+        assert option(fd, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30000
         native.close_fd(fd)
         native.close_fd(theirs)
         if not native.COMPILED:

@@ -1,0 +1,157 @@
+"""One command in several legs on shared connections, and their replies put together."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from puerta.protocol import commands, resp
+from puerta.protocol.resp import elements
+from puerta.proxy.redis_upstream import RAW, Call
+
+Combine = Callable[[list[bytes]], bytes]
+
+UNREACHABLE = b"-CLUSTERDOWN a node for this command can't be reached\r\n"
+
+
+class Gather:
+    """Stands in the session's queue for the whole command; its legs stand in the queues of the shared connections.
+
+    `combine` makes the reply of the legs' replies, in the order the legs were added. An error of one leg is the reply to the
+    whole (a lower sum or a shorter list would be a silent lie), unless it is `tolerant`: then `combine` sees errors as well.
+    """
+
+    __slots__ = ("combine", "legs", "main", "outstanding", "session", "tolerant")
+
+    def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
+        self.session = session
+        self.combine = combine
+        self.tolerant = tolerant
+        self.legs: list[Any] = []
+        self.outstanding = 1
+        """Legs without an answer, and one for whoever adds legs: all that there are may fail at once."""
+        main = Call(session, spec, RAW, False, session.loop.now)
+        main.gather = self
+        self.main: Call | None = main
+        session.enqueue_call(main)
+
+    def add(self, spec: Any, slot: int, upstream: Any, request: bytes) -> None:
+        """One more leg; `slot` RAW pins it to its node, so that it is never sent elsewhere."""
+        leg = Call(self.session, spec, slot, spec.readonly, self.session.loop.now)
+        leg.gather = self
+        self.legs.append(leg)
+        self.outstanding += 1
+        if upstream is None or upstream.log.size() > self.session.most:
+            self.leg_answered(leg, UNREACHABLE)
+        else:
+            upstream.send(leg, request)
+
+    def seal(self) -> None:
+        """All legs have been added. Each counts as one of the calls that the session may have in flight."""
+        self.session.pending += len(self.legs)
+        self.settle()
+
+    def settle(self) -> None:
+        self.outstanding -= 1
+        if not self.outstanding:
+            self.session.pending -= len(self.legs)
+            self.finish()
+
+    def leg_answered(self, leg: Any, reply: bytes) -> None:
+        if not leg.done:
+            leg.done = True
+            leg.reply = reply
+            self.settle()
+
+    def finish(self) -> None:
+        main, self.main = self.main, None
+        if main is None or main.caller is None:
+            return
+        replies = [leg.reply for leg in self.legs]
+        failed = next((reply for reply in replies if reply[:1] == b"-"), None)
+        self.session.cluster.measure(main)
+        self.session.answer(main, self.combine(replies) if failed is None or self.tolerant else failed)
+
+    def caller_left(self) -> None:
+        self.main = None
+        for leg in self.legs:
+            leg.caller = None
+
+
+# -- putting replies together
+
+
+def number(reply: bytes) -> int:
+    return int(reply[1:-2])
+
+
+def in_order(positions: list[int], replies: list[bytes]) -> bytes:
+    """MGET: each leg's elements back to where their keys stood."""
+    values = [value for reply in replies for value in elements(reply)]
+    ordered = [value for _, value in sorted(zip(positions, values, strict=True), key=lambda pair: pair[0])]
+    return resp.array(ordered)
+
+
+def total(replies: list[bytes]) -> bytes:
+    return resp.integer(sum(map(number, replies)))
+
+
+def smallest(replies: list[bytes]) -> bytes:
+    return resp.integer(min(map(number, replies)))
+
+
+def first(replies: list[bytes]) -> bytes:
+    return replies[0]
+
+
+def first_fine(replies: list[bytes]) -> bytes:
+    return next((reply for reply in replies if reply[:1] != b"-"), replies[0])
+
+
+def listed(replies: list[bytes], values: list[bytes]) -> bytes:
+    """A list of the kind that the replies are: sets (RESP3) stay sets."""
+    return b"%b%d\r\n%b" % (replies[0][:1], len(values), b"".join(values))
+
+
+def concatenated(replies: list[bytes]) -> bytes:
+    return listed(replies, [value for reply in replies for value in elements(reply)])
+
+
+def united(replies: list[bytes]) -> bytes:
+    return listed(replies, list(dict.fromkeys(value for reply in replies for value in elements(reply))))
+
+
+def all_of_each(replies: list[bytes]) -> bytes:
+    """SCRIPT EXISTS: present only where every master has it."""
+    columns = zip(*(elements(reply) for reply in replies), strict=True)
+    return resp.array([min(column) for column in columns])
+
+
+def any_value(replies: list[bytes]) -> bytes:
+    """RANDOMKEY: of a master that has one."""
+    found = [reply for reply in replies if reply not in (b"$-1\r\n", b"_\r\n")]
+    return random.choice(found) if found else replies[0]
+
+
+def sums_by_name(replies: list[bytes]) -> bytes:
+    """PUBSUB NUMSUB: name, count, name, count … or a RESP3 map."""
+    lists = [elements(reply) for reply in replies]
+    merged = list(lists[0])
+    for index in range(1, len(merged), 2):
+        merged[index] = resp.integer(sum(number(values[index]) for values in lists))
+    return replies[0].partition(b"\r\n")[0] + b"\r\n" + b"".join(merged)
+
+
+COMBINE: dict[int, Combine] = {
+    commands.ALL_OK: first,
+    commands.AND_ARRAY: all_of_each,
+    commands.ANY_OK: first_fine,
+    commands.CONCAT: concatenated,
+    commands.FIRST_SAME: first,
+    commands.MIN: smallest,
+    commands.ONE: first,
+    commands.ONE_RANDOM: any_value,
+    commands.SUM: total,
+    commands.SUM_PAIRS: sums_by_name,
+    commands.UNION: united,
+}
+"""By the table's `aggregate`."""

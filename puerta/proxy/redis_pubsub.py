@@ -1,0 +1,299 @@
+"""Subscriptions of a session: channels and patterns on one node, shard channels on the node of their slot.
+
+Each (un)subscribing command stands in the session's queue until all its confirmations have come, so that later commands
+are answered behind them, as by a server. To know when that is, a PING goes behind the command on the same connection.
+A subscriber misses nothing silently: when a shard channel's slot moves it is subscribed again at the new owner, and when
+a connection is lost the client's ends too.
+"""
+
+from collections import deque
+from typing import Any
+
+from puerta.protocol import resp, slots
+from puerta.protocol.resp import elements
+from puerta.proxy.redis_forward import CROSSSLOT, unavailable, wait_turn
+from puerta.proxy.redis_upstream import RAW, Call
+
+PROBE = resp.command(b"PING", b"puerta")
+PROBED = (b"$6\r\npuerta\r\n", b"*2\r\n$4\r\npong\r\n$6\r\npuerta\r\n")
+"""Its answer outside and inside the subscribed state of RESP2. No message looks like either."""
+
+RETRY_SECONDS = 0.05
+ANY = "any"
+"""The place of channels and patterns; shard channels have their node's."""
+
+
+class Subscriptions:
+    """The connections that bring a session its messages. `counts` are the subscriptions on each, `places` its node or ANY."""
+
+    __slots__ = ("attempts", "counts", "held", "held_size", "moving", "probes", "session", "upstreams")
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.upstreams: dict[Any, Any] = {}
+        self.counts: dict[Any, int] = {}
+        self.probes: dict[Any, deque[Change]] = {}
+        self.moving: set[bytes] = set()
+        self.attempts = 0
+        self.held: list[bytes] = []
+        self.held_size = 0
+
+    def send(self, place: Any, node: Any, request: bytes) -> bool:
+        """On the connection of `place`, opened if need be; False when there is none to be had."""
+        upstream = self.upstreams.get(place)
+        if upstream is None and node is not None:
+            upstream = self.session.cluster.borrow(node, self.session.protocol)
+            if upstream is not None:
+                self.upstreams[place] = upstream
+                self.counts[place] = 0
+                self.probes[place] = deque()
+                upstream.pushes = lambda data: self.received(place, data)
+        if upstream is None:
+            return False
+        upstream.log.append(request)
+        self.session.loop.later(upstream)
+        return True
+
+    def ask(self, change: "Change", place: Any, node: Any) -> bool:
+        if not self.send(place, node, change.request + PROBE):
+            return False
+        self.probes[place].append(change)
+        return True
+
+    # -- what comes back
+
+    def received(self, place: Any, data: bytes) -> None:
+        """A message, a confirmation, an error or the probe's answer. No data: the connection is lost, and messages with it."""
+        session, upstream = self.session, self.upstreams.get(place)
+        if session.over or upstream is None:
+            return
+        if not data:
+            session.end("backend_reset")
+            return
+        upstream.log.skip(upstream.log.size() - upstream.log.unsent())
+        if data in PROBED:
+            self.probes[place].popleft().confirmed(place)
+        elif data[:1] == b"-":
+            self.refused(place, data)
+        else:
+            self.pass_on(self.counted(place, data))
+
+    def refused(self, place: Any, data: bytes) -> None:
+        redirect = slots.parse_redirect(data)
+        slot = redirect[1] if redirect is not None else -1
+        if self.moving and (redirect is None or any(slots.slot_of(channel) == slot for channel in self.moving)):
+            self.session.cluster.learn(data, place.host)
+            self.resubscribe_soon()
+        if self.probes[place]:
+            self.probes[place][0].refusal = data
+
+    def counted(self, place: Any, data: bytes) -> bytes:
+        """What the client is to see of a message: confirmations carry the number of subscriptions it has left."""
+        if b"subscribe\r\n" not in data[:32]:
+            return data
+        parts = elements(data)
+        kind = parts[0].partition(b"\r\n")[2][:-2]
+        if not kind.endswith(b"subscribe") or len(parts) != 3:
+            return data
+        self.counts[place] = int(parts[2][1:-2])
+        if place is ANY:
+            return data
+        channel = parts[1].partition(b"\r\n")[2][:-2]
+        if kind == b"sunsubscribe" and not (self.probes[place] and self.probes[place][0].removes):
+            self.moving.add(channel)
+            self.attempts = 0
+            self.resubscribe_soon()
+            return b""
+        if kind == b"ssubscribe" and channel in self.moving:
+            self.moving.discard(channel)
+            self.session.cluster.schedule(0, self.trim)
+            return b""
+        return data[: len(data) - len(parts[2])] + resp.integer(self.shard_channels())
+
+    def shard_channels(self) -> int:
+        return sum(count for place, count in self.counts.items() if place is not ANY) + len(self.moving)
+
+    # -- to the client, never into the middle of a reply that is being streamed
+
+    def pass_on(self, data: bytes) -> None:
+        if not data:
+            return
+        if not self.session.streaming and not self.held:
+            self.session.push(data)
+            return
+        if not self.held:
+            self.session.cluster.schedule(RETRY_SECONDS, self.release)
+        self.held.append(data)
+        self.held_size += len(data)
+        if self.held_size > self.session.most:
+            self.session.overflow()
+
+    def release(self) -> None:
+        if self.session.over:
+            return
+        if self.session.streaming:
+            self.session.cluster.schedule(RETRY_SECONDS, self.release)
+            return
+        held, self.held = self.held, []
+        self.held_size = 0
+        for data in held:
+            self.session.push(data)
+
+    # -- shard channels whose slot moved
+
+    def resubscribe_soon(self) -> None:
+        """At the node that has the slot now. After a few attempts the client's connection ends, so that it knows."""
+        self.attempts += 1
+        if self.attempts > 2 * self.session.cluster.config.max_redirects:
+            self.session.end("backend_reset")
+            return
+        self.session.cluster.schedule(0 if self.attempts == 1 else RETRY_SECONDS, self.resubscribe)
+
+    def resubscribe(self) -> None:
+        if self.session.over:
+            return
+        nodes = self.session.cluster.slots
+        for channel in self.moving:
+            node = nodes[slots.slot_of(channel)]
+            if not self.send(node, node, resp.command(b"SSUBSCRIBE", channel)):
+                self.resubscribe_soon()
+                return
+
+    # -- the end
+
+    def trim(self) -> None:
+        """Give back the connections without subscriptions; without any, the session is no subscriber any more."""
+        if self.moving or self.session.over:
+            return
+        for place in [place for place, count in self.counts.items() if not count and not self.probes[place]]:
+            self.let_go(place, True)
+        if not self.upstreams and self.session.state.pubsub is self:
+            self.session.state.pubsub = None
+            self.session.state.refresh()
+
+    def close(self) -> None:
+        for place in list(self.upstreams):
+            self.let_go(place, False)
+
+    def let_go(self, place: Any, clean: bool) -> None:
+        upstream = self.upstreams.pop(place)
+        del self.counts[place], self.probes[place]
+        upstream.pushes = None
+        cluster = self.session.cluster
+        cluster.schedule(0, lambda: cluster.give_back(upstream, clean))
+
+
+class Change:
+    """One (un)subscribing command under way. `refusal` is the error it got instead of confirmations."""
+
+    __slots__ = ("attempts", "left", "main", "pubsub", "refusal", "removes", "request", "slot")
+
+    def __init__(self, pubsub: Subscriptions, spec: Any, slot: int, request: bytes) -> None:
+        session = pubsub.session
+        self.pubsub = pubsub
+        self.slot = slot
+        self.request = request
+        self.removes = spec.handler == b"unsubscribe"
+        self.refusal = b""
+        self.attempts = 0
+        self.left = 0
+        self.main: Any = Call(session, spec, RAW, False, session.loop.now)
+        self.main.gather = self
+        session.enqueue_call(self.main)
+        session.fence()
+
+    def begin(self, places: list[Any]) -> None:
+        cluster = self.pubsub.session.cluster
+        self.refusal = b""
+        self.left = len(places)
+        for place in places:
+            if not self.pubsub.ask(self, place, cluster.any_node() if place is ANY else place):
+                self.finish(unavailable(self.pubsub.session, self.slot, None))
+                return
+
+    def confirmed(self, place: Any) -> None:
+        """All that the command brings from this place has come."""
+        self.left -= 1
+        if self.left or self.main is None:
+            return
+        if not self.refusal:
+            self.finish(b"")
+            return
+        cluster = self.pubsub.session.cluster
+        self.attempts += 1
+        if place is ANY or self.attempts > cluster.config.max_redirects or not self.refusal.startswith(b"-MOVED "):
+            self.finish(self.refusal)
+            return
+        cluster.learn(self.refusal, place.host)
+        self.begin([cluster.slots[self.slot]])
+
+    def finish(self, reply: bytes) -> None:
+        main, self.main = self.main, None
+        self.pubsub.trim()
+        if main is not None and main.caller is not None:
+            self.pubsub.session.answer(main, reply)
+
+    def caller_left(self) -> None:
+        """The connections go with the session's subscriptions."""
+        self.main = None
+
+
+def one_slot(channels: list[bytes]) -> int:
+    """The slot of all these shard channels, or -1."""
+    found = {slots.slot_of(channel) for channel in channels}
+    return found.pop() if len(found) == 1 else -1
+
+
+def subscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
+    """SUBSCRIBE, PSUBSCRIBE and SSUBSCRIBE."""
+    sharded = spec.name == b"SSUBSCRIBE"
+    slot = one_slot(arguments[1:]) if sharded else -1
+    if sharded and slot < 0:
+        session.reply(CROSSSLOT)
+        return True
+    if not wait_turn(session):
+        return False
+    place = session.cluster.slots[slot] if sharded else ANY
+    if place is None:
+        session.reply(unavailable(session, slot, None))
+        return True
+    if session.state.pubsub is None:
+        session.state.pubsub = Subscriptions(session)
+        session.state.refresh()
+    Change(session.state.pubsub, spec, slot, resp.command(*arguments)).begin([place])
+    return True
+
+
+def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
+    """UNSUBSCRIBE, PUNSUBSCRIBE and SUNSUBSCRIBE."""
+    sharded = spec.name == b"SUNSUBSCRIBE"
+    slot = one_slot(arguments[1:]) if sharded else -1
+    if sharded and slot < 0 and len(arguments) > 1:
+        session.reply(CROSSSLOT)
+        return True
+    if not wait_turn(session):
+        return False
+    pubsub = session.state.pubsub
+    places = []
+    if pubsub is not None:
+        wanted = (
+            {session.cluster.slots[slot]} if slot >= 0 else {place for place in pubsub.upstreams if place is not ANY}
+        )
+        places = [place for place in pubsub.upstreams if place in (wanted if sharded else {ANY})]
+    if places:
+        Change(pubsub, spec, slot, resp.command(*arguments)).begin(places)
+    else:
+        session.reply(nothing_to_end(session, spec, arguments[1:]))
+    return True
+
+
+def nothing_to_end(session: Any, spec: Any, channels: list[bytes]) -> bytes:
+    """The confirmations of who is not subscribed: one a channel, or one of none."""
+    null = b"_\r\n" if session.protocol == 3 else b"$-1\r\n"
+    pubsub = session.state.pubsub
+    left = 0
+    if pubsub is not None:
+        left = pubsub.shard_channels() if spec.name == b"SUNSUBSCRIBE" else pubsub.counts.get(ANY, 0)
+    names = [resp.bulk(channel) for channel in channels] or [null]
+    replies = [resp.array([resp.bulk(spec.name.lower()), name, resp.integer(left)]) for name in names]
+    return b"".join(b">" + reply[1:] if session.protocol == 3 else reply for reply in replies)
