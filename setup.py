@@ -19,6 +19,7 @@ COMPILED = [
     "puerta/protocol/spec.py",
     "puerta/proxy/redis_upstream.py",
     "puerta/proxy/redis_cluster.py",
+    "puerta/proxy/redis_gather.py",
     "puerta/proxy/redis_session.py",
 ]
 

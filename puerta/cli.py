@@ -34,9 +34,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--print-config", action="store_true", help="print the configuration as it takes effect")
     parser.add_argument("-d", "--daemon", action="store_true", help="run in the background; returns once it serves")
     parser.add_argument("-p", "--pid-file", metavar="FILE", help="default: {run_dir}/puerta.pid")
-    parser.add_argument(
-        "-e", "--error-log", metavar="FILE", help="default: stderr; with --daemon {run_dir}/puerta.log"
-    )
+    parser.add_argument("-e", "--error-log", metavar="FILE", help="default: stderr; with --daemon {run_dir}/puerta.log")
     parser.add_argument("--version", action="version", version=f"puerta {__version__}")
     return parser.parse_args(argv)
 

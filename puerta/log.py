@@ -15,7 +15,10 @@ LEVELS = ("debug", "info", "warning", "error")
 
 logger = logging.getLogger("puerta")
 
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
 
 
 def escape(text: str) -> str:

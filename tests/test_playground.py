@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Demo:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "playground", "-c", str(directory / "puerta.yaml"), *arguments],
                 cwd=ROOT,
-                env={name: value for name, value in os.environ.items() if name != "PORT"},
+                env={**{name: value for name, value in os.environ.items() if name != "PORT"}, "TMPDIR": str(directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -68,16 +69,18 @@ def ports() -> dict[str, int]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+def start() -> Iterator[Callable[..., Demo]]:
     demos: list[Demo] = []
+    # Not tmp_path: what the demo makes in here are Unix sockets, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="demo-") as directory:
 
-    def begin(ports: dict[str, int], *arguments: str) -> Demo:
-        demos.append(Demo(tmp_path, ports, *arguments))
-        return demos[-1]
+        def begin(ports: dict[str, int], *arguments: str) -> Demo:
+            demos.append(Demo(Path(directory), ports, *arguments))
+            return demos[-1]
 
-    yield begin
-    for demo in demos:
-        demo.end()
+        yield begin
+        for demo in demos:
+            demo.end()
 
 
 def test_it_stays_up_until_interrupted(start: Callable[..., Demo], ports: dict[str, int]) -> None:

@@ -89,7 +89,11 @@ def store(role: Role, members: list[dict[str, Any]]) -> dict[str, Any]:
     reach = [row for row in rows if told.get(row, "store_up")]
     latencies = [told.get(row, "store_latency_us") for row in reach]
     state = "unknown" if not rows else "down" if not reach else UP if len(reach) == len(rows) else "partial"
-    return {"url": redact_url(role.store_url), "state": state, "latency_ms": max(latencies) / 1000 if latencies else None}
+    return {
+        "url": redact_url(role.store_url),
+        "state": state,
+        "latency_ms": max(latencies) / 1000 if latencies else None,
+    }
 
 
 def route_status(board: Board, route: AnyRoute, watcher: Watcher, now: int) -> dict[str, Any]:

@@ -172,7 +172,8 @@ def _settle(birth: Birth) -> bool:
         unix.drop_privileges(birth.identity)
     if not unix.die_with_parent(birth.parent):
         return False
-    faulthandler.enable(all_threads=True)  # the stacks on SIGABRT, which the master sends to one that hangs, and on crashes
+    # Stacks are written on a crash, and on SIGABRT, which the master sends to one that hangs.
+    faulthandler.enable(all_threads=True)
     if role.config.pin_cpus and role.name == WORKER:
         unix.pin_to_core(role.seat)
     return True

@@ -46,9 +46,7 @@ SIGNALS = (
     Signal(signal.SIGUSR1, "reopen", "Reopen the log file; passed on to the children.", "reopen the log file"),
     Signal(signal.SIGUSR2, "upgrade", "Upgrade: not available in this version, logged and refused.", _IGNORED),
     Signal(signal.SIGTTIN, "add_worker", "One worker more (128 at most).", _IGNORED),
-    Signal(
-        signal.SIGTTOU, "remove_worker", "One worker less (1 at least); another worker adopts its seat.", _IGNORED
-    ),
+    Signal(signal.SIGTTOU, "remove_worker", "One worker less (1 at least); another worker adopts its seat.", _IGNORED),
     Signal(
         signal.SIGWINCH,
         "retire_workers",

@@ -98,6 +98,10 @@ class Scan:
         self.left = left
         return COMPLETE if left == 0 and at <= end else MORE
 
+    def look(self, data: bytes) -> int:
+        """`advance`, for plain Python: `data` is what has come of the reply."""
+        return self.advance(data, 0, len(data))
+
 
 class Request:
     """One request as it comes in. `spans` are its arguments relative to its first byte, `at` its length once it is COMPLETE.
@@ -205,6 +209,15 @@ class Request:
             self.error = b"too big inline request"
             return BAD
         return MORE
+
+    def look(self, data: bytes) -> int:
+        """`parse`, for plain Python: `data` is what has come of the request."""
+        return self.parse(data, 0, len(data))
+
+    def arguments(self, data: bytes) -> list[bytes]:
+        """Of a complete request that `look` saw in `data`."""
+        spans = self.spans
+        return [data[spans.offset(index) :][: spans.length(index)] for index in range(spans.count)]
 
 
 _ESCAPES = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}

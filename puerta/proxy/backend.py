@@ -17,8 +17,9 @@ class Backend:
     """One server of a route. The verdict comes from the board; the worker adds only its own fresh suspicion."""
 
     __slots__ = (
-        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "made", "making", "others", "resolved", "sessions",
-        "share", "state", "suspect_until", "table", "total", "turn", "verdict", "weight",
+        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "made", "making",
+        "others", "resolved", "sessions", "share", "state", "suspect_until", "table", "total", "turn", "verdict",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, route: str, id: str, weight: int, board: Board, row: int) -> None:

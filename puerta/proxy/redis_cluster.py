@@ -261,7 +261,9 @@ class Cluster:
         for entry in layout["masters"]:
             master = self.node(entry["host"], entry["port"])
             master.replica = False
-            master.replicas = [self.node(replica["host"], replica["port"]) for replica in entry["replicas"] if replica["up"]]
+            master.replicas = [
+                self.node(replica["host"], replica["port"]) for replica in entry["replicas"] if replica["up"]
+            ]
             for replica in master.replicas:
                 replica.replica = True
             keep.update((master, *master.replicas))
@@ -313,7 +315,9 @@ class Cluster:
         self.route.count_redis("refresh_wanted", 1)
         if now - node.complained > 5:
             node.complained = now
-            log.logger.warning("route %s: node %s: %s", self.config.name, node.id, os.strerror(error) if error else "closed")
+            log.logger.warning(
+                "route %s: node %s: %s", self.config.name, node.id, os.strerror(error) if error else "closed"
+            )
 
     def upstream_lost(self, upstream: Upstream, error: int) -> None:
         """Each call in flight gets exactly one answer: unsent ones and reads another try, the others an error."""
@@ -346,7 +350,12 @@ class Cluster:
             elif call.caller is not None or call.gather is not None:
                 unsent = not upstream.ready or offset >= sent
                 request = upstream.log.peek(offset, call.length)
-                if not (upstream.shared and call.slot != RAW and (unsent or call.readonly) and self.retry_later(call, request)):
+                if not (
+                    upstream.shared
+                    and call.slot != RAW
+                    and (unsent or call.readonly)
+                    and self.retry_later(call, request)
+                ):
                     upstream.deliver(call, b"-ERR the connection to node %s was lost\r\n" % node.id.encode())
             offset += call.length
             call = following

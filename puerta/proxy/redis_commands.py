@@ -20,6 +20,8 @@ WHILE_SUBSCRIBED = frozenset({b"subscribe", b"unsubscribe", b"ping", b"quit", b"
 CHANGES_PROTOCOL = frozenset({b"hello", b"reset"})
 """Each protocol has connections of its own: what was sent on one must be answered before anything goes out on the other."""
 
+NOT_WITHIN_MULTI = frozenset({b"multi", b"watch"})
+
 DEFAULT_USER = b"default"
 
 _ids = itertools.count(1)
@@ -103,7 +105,7 @@ def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
         problem = forbidden(session, state, spec)
     if problem:
         if state.transaction is not None:
-            state.transaction.spoil()
+            state.transaction.reject(spec)
         session.reply(resp.error(problem))
         return True
     if state.transaction is not None and state.transaction.queues(spec):
@@ -127,6 +129,8 @@ def forbidden(session: Any, state: State, spec: Any) -> bytes:
     """Why this client must not use this command now."""
     if not state.trusted and spec.handler not in BEFORE_AUTH:
         return b"NOAUTH Authentication required."
+    if spec.handler in NOT_WITHIN_MULTI and state.transaction is not None and state.transaction.open:
+        return b"ERR Command '%s' not allowed inside a transaction" % spec.name.lower()
     if state.pubsub is not None and session.protocol == 2 and spec.handler not in WHILE_SUBSCRIBED:
         return (
             b"ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"

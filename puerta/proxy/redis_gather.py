@@ -4,9 +4,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import cython
+
+if not cython.compiled:
+    from puerta.proxy.redis_upstream import Call
+
 from puerta.protocol import commands, resp
 from puerta.protocol.resp import elements
-from puerta.proxy.redis_upstream import RAW, Call
+from puerta.proxy.redis_upstream import RAW
 
 Combine = Callable[[list[bytes]], bytes]
 
@@ -20,26 +25,31 @@ class Gather:
     whole (a lower sum or a shorter list would be a silent lie), unless it is `tolerant`: then `combine` sees errors as well.
     """
 
-    __slots__ = ("combine", "legs", "main", "outstanding", "session", "tolerant")
+    if not cython.compiled:
+        __slots__ = ("combine", "legs", "main", "outstanding", "session", "tolerant")
 
     def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
         self.session = session
         self.combine = combine
         self.tolerant = tolerant
         self.legs: list[Any] = []
+        # Legs without an answer, and one for whoever adds legs: all that there are may fail at once.
         self.outstanding = 1
-        """Legs without an answer, and one for whoever adds legs: all that there are may fail at once."""
         main = Call(session, spec, RAW, False, session.loop.now)
         main.gather = self
-        self.main: Call | None = main
+        self.main: Any = main
         session.enqueue_call(main)
+
+    def expect(self, leg: Call) -> None:
+        """One more leg, which its sender puts on its way."""
+        leg.gather = self
+        self.legs.append(leg)
+        self.outstanding += 1
 
     def add(self, spec: Any, slot: int, upstream: Any, request: bytes) -> None:
         """One more leg; `slot` RAW pins it to its node, so that it is never sent elsewhere."""
         leg = Call(self.session, spec, slot, spec.readonly, self.session.loop.now)
-        leg.gather = self
-        self.legs.append(leg)
-        self.outstanding += 1
+        self.expect(leg)
         if upstream is None or upstream.log.size() > self.session.most:
             self.leg_answered(leg, UNREACHABLE)
         else:
@@ -56,7 +66,7 @@ class Gather:
             self.session.pending -= len(self.legs)
             self.finish()
 
-    def leg_answered(self, leg: Any, reply: bytes) -> None:
+    def leg_answered(self, leg: Call, reply: bytes) -> None:
         if not leg.done:
             leg.done = True
             leg.reply = reply
@@ -81,13 +91,16 @@ class Gather:
 
 
 def number(reply: bytes) -> int:
-    return int(reply[1:-2])
+    return int(reply[1:])  # int() takes the line end for white space
 
 
 def in_order(positions: list[int], replies: list[bytes]) -> bytes:
     """MGET: each leg's elements back to where their keys stood."""
-    values = [value for reply in replies for value in elements(reply)]
-    ordered = [value for _, value in sorted(zip(positions, values, strict=True), key=lambda pair: pair[0])]
+    ordered = [b""] * len(positions)
+    place = iter(positions)
+    for reply in replies:
+        for value in [reply[4:]] if reply.startswith(b"*1\r\n") else elements(reply):
+            ordered[next(place) - 1] = value
     return resp.array(ordered)
 
 
@@ -155,3 +168,11 @@ COMBINE: dict[int, Combine] = {
     commands.UNION: united,
 }
 """By the table's `aggregate`."""
+
+
+def combiner(spec: Any, groups: dict[int, list[int]]) -> Combine:
+    """How the replies to the legs of a command that was taken apart by slot become one; `groups` are the keys' positions."""
+    if spec.aggregate != commands.ARRAY_BY_POSITION:
+        return COMBINE[spec.aggregate]
+    positions = [position for group in groups.values() for position in group]
+    return lambda replies: in_order(positions, replies)

@@ -16,8 +16,9 @@ import cython
 
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
-    from puerta.protocol.span import key_slot
+    from puerta.protocol.span import key_slot, line_end
     from puerta.protocol.spec import KEYED, SPLIT
+    from puerta.proxy.redis_gather import Gather
     from puerta.proxy.redis_upstream import Call, Caller
     from puerta.reactor.native import Buffer
 
@@ -27,6 +28,7 @@ if not cython.compiled:
 
 from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
+from puerta.proxy.redis_gather import UNREACHABLE, combiner
 
 READ = 64 << 10
 LOW_WATER = 256 << 10
@@ -145,11 +147,7 @@ class RedisSession(Caller):
             elif out.size() > self.most:
                 self.overflow()
             return
-        if not self.sent:
-            self.first_byte = self.loop.now
-        self.sent += sent
-        self.meter_out.total += sent
-        self.active = self.loop.now
+        self.went(sent)
         left = out.size()
         if left > self.most:
             self.overflow()
@@ -167,6 +165,15 @@ class RedisSession(Caller):
                 upstream.resume()
             if self.unread or self.input is not None:
                 self.resume()
+
+    def went(self, size: int) -> int:
+        """So many bytes went out to the client."""
+        if not self.sent:
+            self.first_byte = self.loop.now
+        self.sent += size
+        self.meter_out.total += size
+        self.active = self.loop.now
+        return 0
 
     # -- commands
 
@@ -239,12 +246,51 @@ class RedisSession(Caller):
         spec = self.index.find(data, start + spans.offset(0), spans.length(0))
         if spec is None or self.special or spec.first == 0:
             return self.command(request, data, start)
-        if spec.kind != KEYED and (spec.kind != SPLIT or spans.count != 1 + spec.step):  # of one key, nothing is to be split
+        splits = spec.kind == SPLIT
+        if spec.kind != KEYED and not splits:
             return self.command(request, data, start)
         arity = spec.arity
         if (arity > 0 and spans.count != arity) or spans.count < -arity:
             return self.command(request, data, start)
+        if splits and spans.count != 1 + spec.step:  # of one key, nothing is to be split
+            return self.split(spec, request, data, start)
         return self.keyed(spec, request, data, start)
+
+    def split(self, spec: Any, request: Any, data: Any, start: int) -> int:
+        """MGET and its like: the request's own bytes again, slot by slot, and one reply put together of all."""
+        spans = request.spans
+        step = spec.step
+        if (spans.count - 1) % step:
+            return self.command(request, data, start)
+        groups: dict[int, list[int]] = {}
+        for index in range(1, spans.count, step):
+            groups.setdefault(key_slot(data, start + spans.offset(index), spans.length(index)), []).append(index)
+        if len(groups) == 1:
+            return self.keyed(spec, request, data, start)
+        name_at = line_end(data, start, start + request.at) + 2
+        name_length = start + spans.offset(0) + spans.length(0) + 2 - name_at
+        gather = Gather(self, spec, combiner(spec, groups))
+        for slot, group in groups.items():
+            leg = Call(self, spec, slot, spec.readonly, self.loop.now)
+            gather.expect(leg)
+            upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
+            if upstream is None or upstream.log.size() > self.most:
+                gather.leg_answered(leg, UNREACHABLE)
+                continue
+            log = upstream.log
+            before = log.size()
+            log.append(b"*%d\r\n" % (1 + len(group) * step))
+            log.extend(data, name_at, name_length)
+            for index in group:
+                # From behind the argument before the key to behind the last that belongs to the key.
+                at = spans.offset(index - 1) + spans.length(index - 1) + 2
+                end = spans.offset(index + step - 1) + spans.length(index + step - 1) + 2
+                log.extend(data, start + at, end - at)
+            leg.length = log.size() - before
+            upstream.push_call(leg)
+        gather.seal()
+        self.commands += 1
+        return 1
 
     def keyed(self, spec: Any, request: Any, data: Any, start: int) -> int:
         """The usual way: keys at fixed places and in one slot."""

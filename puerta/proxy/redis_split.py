@@ -5,7 +5,7 @@ from typing import Any
 
 from puerta.protocol import commands, resp, slots
 from puerta.proxy.redis_forward import forward
-from puerta.proxy.redis_gather import COMBINE, UNREACHABLE, Combine, Gather, first_fine, in_order
+from puerta.proxy.redis_gather import COMBINE, UNREACHABLE, Gather, combiner, first_fine
 from puerta.proxy.redis_scan import scan
 from puerta.proxy.redis_upstream import RAW
 from puerta.proxy.redis_wait import wait
@@ -38,15 +38,7 @@ def split_by_slot(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if len(groups) == 1:
         forward(session, spec, arguments)
         return True
-    combine: Combine
-    if spec.aggregate == commands.ARRAY_BY_POSITION:
-        positions = [position for group in groups.values() for position in group]
-
-        def combine(replies: list[bytes]) -> bytes:
-            return in_order(positions, replies)
-    else:
-        combine = COMBINE[spec.aggregate]
-    gather = Gather(session, spec, combine)
+    gather = Gather(session, spec, combiner(spec, groups))
     for slot, group in groups.items():
         parts = [arguments[0]]
         for position in group:

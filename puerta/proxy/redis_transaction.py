@@ -52,6 +52,13 @@ class Transaction:
             self.spoiled = True
             self.commands.clear()
 
+    def reject(self, spec: Any) -> None:
+        """A command was refused. An EXEC that is ends the transaction at once (multi.c, execCommandAbort)."""
+        if spec is not None and spec.handler == b"exec":
+            leave(self.session, self)
+        else:
+            self.spoil()
+
     def queue(self, spec: Any, arguments: list[bytes]) -> bytes:
         """Keep the command for EXEC; the reply to it now."""
         slot, problem = self.place(spec, arguments)
@@ -128,9 +135,6 @@ def multi(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     state = session.state
     if state.transaction is None:
         state.transaction = Transaction(session)
-    elif state.transaction.open:
-        session.reply(b"-ERR MULTI calls can not be nested\r\n")
-        return True
     state.transaction.begin(True)
     state.refresh()
     session.reply(OK)

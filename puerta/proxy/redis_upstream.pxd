@@ -1,7 +1,7 @@
 cimport cython
 from puerta.protocol.resp cimport Scan
 from puerta.reactor.loop cimport Channel, Loop
-from puerta.reactor.native cimport Buffer
+from puerta.reactor.native cimport Buffer, send_span
 
 cdef extern from "sys/epoll.h" nogil:
     const unsigned int EPOLLIN
@@ -46,6 +46,9 @@ cdef class Caller(Channel):
     cdef int enqueue(self, Call call) except -1
     cdef int answered(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cdef int stream(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
+    @cython.locals(sent=cython.Py_ssize_t)
+    cdef int put(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
+    cdef int went(self, Py_ssize_t size) except -1
     cpdef answer(self, Call call, bytes reply)
     @cython.locals(call=Call)
     cdef int advance(self) except -1

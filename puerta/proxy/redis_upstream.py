@@ -15,7 +15,7 @@ import cython
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, MORE, Scan
     from puerta.reactor.loop import Channel
-    from puerta.reactor.native import Buffer
+    from puerta.reactor.native import Buffer, send_span
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
     HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
@@ -36,6 +36,9 @@ PATIENCE = 0.2
 """... but never for longer than this many seconds without progress: others wait behind the same reply."""
 
 ROUNDS = 8
+
+DIRECT = 8 << 10
+"""Bytes from which on a system call of their own costs less than a copy."""
 
 RAW = -2
 """The slot of a call whose errors are its sender's business: a part of a transaction, a handshake."""
@@ -74,7 +77,9 @@ class Caller(Channel):
     """A client's channel as its calls see it: a queue of calls, and the replies in their order."""
 
     if not cython.compiled:
-        __slots__ = ("first", "held", "hopeless", "last", "most", "out", "pending", "protocol", "streaming", "waited_by")
+        __slots__ = (
+            "first", "held", "hopeless", "last", "most", "out", "pending", "protocol", "streaming", "waited_by",
+        )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, most: int) -> None:
         self.loop = loop
@@ -109,10 +114,7 @@ class Caller(Channel):
             if call is self.first:
                 self.advance()
         elif call is self.first:
-            if self.out is None:
-                self.out = Buffer()
-            self.out.extend(data, start, length)
-            self.loop.later(self)
+            self.put(data, start, length)
             call.done = True
             call.reply = None
             self.advance()
@@ -126,11 +128,27 @@ class Caller(Channel):
 
     def stream(self, call: Call, data: Any, start: int, length: int) -> int:
         """A part of a long reply to the call at the head; `answered` follows with the rest."""
+        self.streaming = True
+        return self.put(data, start, length)
+
+    def put(self, data: Any, start: int, length: int) -> int:
+        """Bytes for the client: long ones at once, without a copy; what the socket does not take, at the end of the turn."""
         if self.out is None:
+            if length >= DIRECT:
+                sent = send_span(self.fd, data, start, length)
+                if sent > 0:
+                    self.went(sent)
+                    if sent == length:
+                        return 0
+                    start += sent
+                    length -= sent
             self.out = Buffer()
         self.out.extend(data, start, length)
-        self.streaming = True
         self.loop.later(self)
+        return 0
+
+    def went(self, size: int) -> int:
+        """So many bytes went out to the client."""
         return 0
 
     def answer(self, call: Call, reply: bytes) -> None:
@@ -348,7 +366,9 @@ class Upstream(Channel):
         if call is None or call.gather is not None:
             return 0
         caller = None if call.muted else call.caller
-        if caller is not None and (caller.first is not call or (not self.forwarded and buffer.data[buffer.start] == 62)):
+        if caller is not None and (
+            caller.first is not call or (not self.forwarded and buffer.data[buffer.start] == 62)
+        ):
             return 0
         size = buffer.end - buffer.start
         last = self.scan.at - self.forwarded  # as far as the frame was understood; what is behind it is looked at again
@@ -358,7 +378,13 @@ class Upstream(Channel):
             return 0
         if caller is not None:
             caller.stream(call, buffer.data, buffer.start, size)
-            if caller.out.size() > HIGH_WATER and self.slow is None and caller.waited_by is None and not caller.hopeless:
+            if (
+                caller.out is not None
+                and caller.out.size() > HIGH_WATER
+                and self.slow is None
+                and caller.waited_by is None
+                and not caller.hopeless
+            ):
                 self.slow = caller
                 caller.waited_by = self
                 self.since = self.loop.now

@@ -13,9 +13,6 @@ RETRY_SECONDS = 0.05
 def watch(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     state = session.state
     transaction = state.transaction
-    if transaction is not None and transaction.open:
-        session.reply(b"-ERR WATCH inside MULTI is not allowed\r\n")
-        return True
     slot, problem = slot_for(spec, arguments)
     if problem:
         session.reply(problem)

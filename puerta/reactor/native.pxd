@@ -54,6 +54,7 @@ cpdef object accept(int fd)
 cpdef int connect_error(int fd) noexcept
 cpdef int keep_alive(int fd, int patience=*) noexcept
 cpdef int send_bytes(int fd, bytes data) noexcept
+cdef Py_ssize_t send_span(int fd, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) noexcept
 cpdef int shutdown_write(int fd) noexcept
 cpdef int close_fd(int fd) noexcept
 cpdef int abort_fd(int fd) noexcept

@@ -281,6 +281,11 @@ def error_text(error: int) -> str:
     return os.strerror(error)
 
 
+def send_span(fd: int, data: bytearray, start: int, length: int) -> int:
+    """Send data[start:start+length] once; returns how many bytes the socket took, or -errno."""
+    return send_bytes(fd, bytes(data[start : start + length]))
+
+
 def shutdown_write(fd: int) -> int:
     try:
         _handles[fd].shutdown(socket.SHUT_WR)

@@ -367,6 +367,12 @@ def error_text(int error):
     return os.strerror(error)
 
 
+cdef Py_ssize_t send_span(int fd, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) noexcept:
+    """Send data[start:start+length] once; returns how many bytes the socket took, or -errno."""
+    cdef ssize_t sent = send(fd, data + start, length, MSG_NOSIGNAL)
+    return sent if sent >= 0 else -errno
+
+
 cpdef int shutdown_write(int fd) noexcept:
     return shutdown(fd, SHUT_WR)
 

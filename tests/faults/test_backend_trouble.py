@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -96,13 +96,20 @@ def reconnect(known: Known) -> None:
 
 
 def return_at_once(known: Known) -> None:
-    """Each connection is made anew as soon as it ended, whatever the supervisors know by then."""
+    """Each connection is made anew as soon as it ended, whatever the supervisors know by then, and again if it met the
+    last moment of the dying backend."""
     held: list[Raw] = []
     ports = known.ports
 
+    def connect(turn: int) -> bool:
+        with suppress(ConnectionResetError):
+            held.append(Raw(ports[turn % len(ports)], known.application))
+            return True
+        return False
+
     def wait_and_connect(turn: int) -> None:
         wait_for(lambda: not known.held[turn].is_open(), "the connection ends")
-        held.append(Raw(ports[turn % len(ports)], known.application))
+        wait_for(lambda: connect(turn), "there is another one", 2)
 
     raised = in_threads(EACH, wait_and_connect)
     assert not raised, raised
@@ -118,17 +125,13 @@ def visit(port: int, application: str) -> str:
         return raw.backend
 
 
-def wait_for_newcomers(machine: Machine, route: str, home: str, here: bool) -> None:
-    """Wait until new clients whose home is `home` are placed there, or no more: workers read verdicts ten times a second."""
-    addresses = machine.routes[route]["backends"]
-    newcomers = at_home(home, addresses, f"new{time.monotonic_ns()}")
+def wait_for_newcomers(machine: Machine, route: str, home: str, name: str, here: bool) -> None:
+    """Wait until new clients whose home is `home`, called `name`, are placed there, or no more: workers read verdicts ten
+    times a second."""
+    newcomers = at_home(home, machine.routes[route]["backends"], f"new{time.monotonic_ns()}")
 
-    def agreed() -> bool:
-        with_them = machine.backends(route)[home]["connections_total"]
-        for _ in range(12):  # enough to meet every worker
-            visit(machine.ports[route], next(newcomers))
-        took = machine.backends(route)[home]["connections_total"] - with_them
-        return bool(took == 12) if here else not took
+    def agreed() -> bool:  # so many that every worker is met
+        return all((visit(machine.ports[route], next(newcomers)) == name) == here for _ in range(12))
 
     wait_for(agreed, f"new clients are{'' if here else ' not'} placed on {home}")
 
@@ -163,7 +166,7 @@ def test_killed_backend(machines: list[Machine], servers: list[Server]) -> None:
     wait_state(machines, victim.address, "up")
     assert all(each.is_well() for each in known), "somebody went back, or was split"
     name = name_of(victim)
-    wait_for_newcomers(machines[0], "mongo", victim.address, True)
+    wait_for_newcomers(machines[0], "mongo", victim.address, name, True)
     assert all(name not in each.backends for each in known)
     for each in known:
         each.close()
@@ -229,7 +232,7 @@ def test_shutting_down_backend_is_drained(machines: list[Machine], scripted: lis
     answer(backend, ok=0.0, code=91, codeName="ShutdownInProgress", errmsg="quiesce")
     took = wait_state(machines, backend.address, "drain", "flaky")
     assert all(raw.again() == backend.me for each in known for raw in each.held), "those who are there are served"
-    wait_for_newcomers(machines[0], "flaky", backend.address, False)
+    wait_for_newcomers(machines[0], "flaky", backend.address, backend.me, False)
     moving, staying = known
     before = moving.held
     reconnect(moving)  # one new connection, and the whole client is elsewhere
@@ -251,11 +254,11 @@ def test_sessions_are_kept_if_told_so(machines: list[Machine], scripted: list[Sc
     answer(backend, ok=0.0, errmsg="sick", code=1)
     wait_state(machines, backend.address, "down", "kept")
     assert all(raw.again() == backend.me for each in known for raw in each.held)
-    wait_for_newcomers(machines[0], "kept", backend.address, False)
-    assert machines[0].connections("kept")[backend.address] == 6
+    wait_for_newcomers(machines[0], "kept", backend.address, backend.me, False)
+    wait_for(lambda: machines[0].connections("kept").get(backend.address) == 6, "its six sessions are counted")
     answer(backend)
     wait_state(machines, backend.address, "up", "kept")
-    wait_for_newcomers(machines[0], "kept", backend.address, True)
+    wait_for_newcomers(machines[0], "kept", backend.address, backend.me, True)
     assert all(each.is_well() for each in known)
     for each in known:
         each.close()

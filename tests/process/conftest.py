@@ -23,7 +23,11 @@ def make(tmp_path: Path) -> Iterator[Make]:
         port = port or free_port()
         environ = {"FAKE_TIMING": json.dumps(timing or {})}
         server = Fakes(
-            directory, config(port, directory, **options), module="tests.process.launch", arguments=arguments, environ=environ
+            directory,
+            config(port, directory, **options),
+            module="tests.process.launch",
+            arguments=arguments,
+            environ=environ,
         )
         server.port = port
         server.log = directory / f"log.{len(made)}"

@@ -17,7 +17,9 @@ def test_nothing_outlives_the_master(make: Make) -> None:
 
 def test_lingering_worker_goes_by_the_lifeline(make: Make) -> None:
     """TERM by the kernel alone would let it drain for a minute: end of file on the lifeline says that nobody waits."""
-    server = make(stop="60s", extra=f"store: {{url: 'redis://127.0.0.1:1'}}\nadmin: {{listen: 127.0.0.1:{free_port()}}}")
+    server = make(
+        stop="60s", extra=f"store: {{url: 'redis://127.0.0.1:1'}}\nadmin: {{listen: 127.0.0.1:{free_port()}}}"
+    )
     server.tell("linger", 0)
     server.start().wait_ready()
     server.signal(signal.SIGKILL)

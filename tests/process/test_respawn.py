@@ -48,7 +48,9 @@ def test_kill_9_refuses_nobody(make: Make) -> None:
             for seat in (0, 1):
                 before = server.worker(seat)
                 os.kill(before, signal.SIGKILL)
-                replaced = rf"worker {seat} \({before}\) died: killed by SIGKILL; [^\n]*\n(.*\n)*.*worker {seat} \(\d+\) is up"
+                replaced = (
+                    rf"worker {seat} \({before}\) died: killed by SIGKILL; [^\n]*\n(.*\n)*.*worker {seat} \(\d+\) is up"
+                )
                 server.wait_log(replaced)
             assert callers.counts["answered"] > round
     assert set(callers.counts) <= {"answered", "dropped"}, callers.counts
@@ -59,7 +61,9 @@ def test_kill_9_refuses_nobody(make: Make) -> None:
 def test_restarts_are_counted_and_the_row_is_kept(make: Make) -> None:
     with make() as server:
         os.kill(server.worker(1), signal.SIGKILL)
-        wait_for(lambda: ("worker", 1, "up", 1) in {entry(child) for child in server.board()["children"]}, "one restart")
+        wait_for(
+            lambda: ("worker", 1, "up", 1) in {entry(child) for child in server.board()["children"]}, "one restart"
+        )
         rows = [child["row"] for child in server.board()["children"]]
         assert len(rows) == 3 and max(rows) == 2
 

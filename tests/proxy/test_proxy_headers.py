@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from puerta.protocol.identity import affinity_key
+from tests.harness import wait_for
 from tests.proxy.conftest import Make
 from tests.proxy.front import Front, named, route
 from tests.proxy.peers import Backend, ended, free_port, hello, receive, receive_all
@@ -45,12 +46,18 @@ def held(backend: Make) -> Backend:
 
 
 @pytest.fixture(scope="module")
-def front(held: Backend, backend: Make, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def three(backend: Make) -> list[Backend]:
+    return [backend() for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def front(held: Backend, three: list[Backend], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     accept = {"accept": ["127.0.0.2/32", "::1"]}
     limits = {"handshake_timeout": "1s"}
     routes = [
         route("in", held, proxy_protocol=accept, limits=limits),
         route("mongo-in", held, mode="mongodb", proxy_protocol=accept, limits=limits),
+        route("three", *three, mode="mongodb", proxy_protocol={"send": "v2"}),
         route("in-six", held, proxy_protocol=accept, listen=f"[::1]:{free_port('::1')}"),
     ]
     for send in ("v1", "v2"):
@@ -252,26 +259,20 @@ def test_without_a_client_in_the_header_the_backend_is_told_of_the_real_connecti
 # -- clients behind a load balancer ------------------------------------------------------------------------------------
 
 
-def test_load_balanced_clients_are_spread_and_announced(
-    backend: Make, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_load_balanced_clients_are_spread_and_announced(front: Front, three: list[Backend]) -> None:
     """`loadBalanced: true` keeps its own cursors on one connection: no affinity, the fewest connections, a PROXY header."""
-    backends = [backend() for _ in range(3)]
-    mongo = route("mongo", *backends, mode="mongodb", proxy_protocol={"send": "v2"})
-    with Front(tmp_path_factory.mktemp("balanced"), mongo) as front:
-        clients, taken, names = [], [], []
-        data = hello("same name", loadBalanced=True)
-        for _ in range(30):
-            client = front.connect("mongo", data)
-            clients.append(client)
-            names.append(named(client))
-            while sum(each.waiting.qsize() for each in backends) == 0:
-                time.sleep(0.001)
-            upstream = next(each.take() for each in backends if not each.waiting.empty())
-            assert receive(upstream, len(expected("v2", client)) + len(data)) == expected("v2", client) + data
-            taken.append(upstream)
-        assert [each.served for each in backends] == [10, 10, 10]
-        for sock in (*clients, *taken):
-            sock.close()
-        lines = [front.access(name) for name in names]
-        assert {(line["key"], line["found"]) for line in lines} == {(None, "none")}
+    clients, taken, names = [], [], []
+    data = hello("same name", loadBalanced=True)
+    for _ in range(30):
+        client = front.connect("three", data)
+        clients.append(client)
+        names.append(named(client))
+        wait_for(lambda: any(each.waiting.qsize() for each in three), "a backend got it")
+        upstream = next(each.take() for each in three if not each.waiting.empty())
+        assert receive(upstream, len(expected("v2", client)) + len(data)) == expected("v2", client) + data
+        taken.append(upstream)
+    assert [each.served for each in three] == [10, 10, 10]
+    for sock in (*clients, *taken):
+        sock.close()
+    lines = [front.access(name) for name in names]
+    assert {(line["key"], line["found"]) for line in lines} == {(None, "none")}

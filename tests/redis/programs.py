@@ -4,9 +4,10 @@ A template is a command line. `$s` stands for a key that holds a string (most of
 set, `$z` a sorted set, `$x` a stream, `$b` a bitmap, `$p` a HyperLogLog, `$g` places; all keys of a command have the same hash tag.
 `$s...` are several keys with any tags, `$s..` several with the same. `[A|B|]` is one of the alternatives. Before it may stand how
 its reply is to be compared: `~` in any order, `%` pairs in any order, `&` a cursor and elements in any order, `^` the same
-with pairs, `?` by its kind only.
+with pairs, `?` by its kind only. `#name` is one of SCRIPTS, in which `@` stands for the program's name.
 """
 
+import hashlib
 import random
 import re
 from typing import NamedTuple
@@ -45,7 +46,7 @@ EXISTS $k
 TYPE $k
 OBJECT ENCODING $k
 OBJECT HELP
-DUMP $s
+? DUMP $s
 RENAME $k $k
 RENAMENX $k $k
 COPY $k $k [REPLACE|]
@@ -182,23 +183,23 @@ GEORADIUSBYMEMBER_RO $g $m 500 km ASC
 SORT $l [ALPHA|ALPHA DESC|ALPHA LIMIT 0 2|]
 SORT $l ALPHA STORE $l
 SORT_RO $u ALPHA
-EVAL `return_{KEYS[1],KEYS[2],ARGV[1]}` 2 $k $k $v
-EVAL `return_redis.call('set',KEYS[1],ARGV[1])` 1 $s $v
-EVAL `return_redis.call('get',KEYS[1])` 1 $s
-EVAL `return_redis.pcall('incr',KEYS[1])` 1 $s
-EVAL `return_{1,2,{3,'x',false},true}` 0
-EVAL `return_{double=3.5}` 0
-EVAL `return_redis.error_reply('OOPS_no')` 0
-EVAL `no_lua` 0
-EVAL `return_1` [-1|2|foo] $k
-EVAL_RO `return_redis.call('get',KEYS[1])` 1 $s
-EVAL_RO `return_redis.call('set',KEYS[1],'x')` 1 $s
+EVAL #arguments 2 $k $k $v
+EVAL #set 1 $s $v
+EVAL #get 1 $s
+EVAL #incr 1 $s
+EVAL #values 0
+EVAL #double 0
+EVAL #failure 0
+EVAL #nonsense 0
+EVAL #values [-1|2|foo] $k
+EVAL_RO #get 1 $s
+EVAL_RO #set 1 $s x
 EVALSHA 0123456789012345678901234567890123456789 1 $s
-SCRIPT LOAD `return_redis.call('append',KEYS[1],'@')`
+SCRIPT LOAD #append
 EVALSHA !append 1 $s
 SCRIPT EXISTS !append 0123456789012345678901234567890123456789
 SCRIPT FOO
-FUNCTION LOAD REPLACE `#!lua_name=lib@\\nredis.register_function('f@',_function(k,_a)_return_redis.call('get',k[1])_end)`
+FUNCTION LOAD REPLACE #library
 FCALL f@ 1 $s
 FCALL nosuch 1 $s
 FCALL_RO f@ 1 $s
@@ -213,15 +214,13 @@ WAIT 0 0
 PUBLISH nobody@ $v
 SPUBLISH $k $v
 PUBSUB NUMSUB nobody@
-PUBSUB NUMPAT
 PUBSUB CHANNELS nobody@*
 CLIENT GETNAME
-CLIENT SETNAME [me|`a_b`]
+CLIENT SETNAME [me|#nonsense]
 CLIENT NO-EVICT [ON|OFF|FOO]
 COMMAND COUNT
 COMMAND GETKEYS MSET a 1 b 2
 LOLWUT VERSION 1
-READONLY
 EXEC
 DISCARD
 UNWATCH
@@ -230,21 +229,15 @@ UNWATCH now
 GET
 GET $s $s
 NOSUCH $v $v
-`no_such`
+#nonsense
 CONFIG NOSUCH
 OBJECT NOSUCH $k
 XREAD STREAMS
-BLPOP $l 0.01
-BLPOP $l $l foo
-BRPOP $l -1
-BLMOVE $l $l LEFT RIGHT 0.01
-BZPOPMIN $z 0.01
-BLMPOP 0.01 2 $l $l LEFT
-XREAD BLOCK 10 STREAMS $x 0
 """
 
 WHOLE = """
 DBSIZE
+PUBSUB NUMPAT
 ~ KEYS *
 ~ KEYS *s[0-9]
 ? RANDOMKEY
@@ -255,6 +248,30 @@ FLUSHDB
 LASTSAVE now
 """
 """What looks at all keys: only for a program that has the servers to itself."""
+
+BLOCKING = """
+BLPOP $l 0.01
+BLPOP $l $l foo
+BRPOP $l -1
+BLMOVE $l $l LEFT RIGHT 0.01
+BZPOPMIN $z 0.01
+BLMPOP 0.01 2 $l $l LEFT
+XREAD BLOCK 10 STREAMS $x 0
+"""
+"""What may wait: seldom, or the programs would do nothing else."""
+
+SCRIPTS = {
+    "append": "return redis.call('append', KEYS[1], '@')",
+    "arguments": "return {KEYS[1], KEYS[2], ARGV[1]}",
+    "double": "return {double=3.5}",
+    "failure": "return redis.error_reply('OOPS no')",
+    "get": "return redis.call('get', KEYS[1])",
+    "incr": "return redis.pcall('incr', KEYS[1])",
+    "library": "#!lua name=lib@\nredis.register_function('f@', function(k, a) return redis.call('get', k[1]) end)",
+    "nonsense": "no such thing",
+    "set": "return redis.call('set', KEYS[1], ARGV[1])",
+    "values": "return {1, 2, {3, 'x', false}, true}",
+}
 
 TYPES = "shluzxbpg"
 TAGS = 5
@@ -268,7 +285,7 @@ ALTERNATIVES = re.compile(r"\[([^][]*\|[^][]*)\]")
 
 
 class Step(NamedTuple):
-    """One command. `order` says how its replies are compared, one character a reply; without replies it is empty."""
+    """One command. `order` says how its replies are compared, one character a reply; in parentheses, how EXEC's parts are."""
 
     arguments: tuple[bytes, ...]
     order: str = "="
@@ -277,10 +294,12 @@ class Step(NamedTuple):
 class Programs:
     """Makes programs; the same seed gives the same ones."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, without: tuple[str, ...] = ()) -> None:
+        """`without` these words."""
         self.random = random.Random(seed)
-        self.templates = [line for line in TEMPLATES.splitlines() if line]
+        self.templates = [line for line in TEMPLATES.splitlines() if line and not any(word in line for word in without)]
         self.whole = [line for line in WHOLE.splitlines() if line]
+        self.blocking = [line for line in BLOCKING.splitlines() if line]
 
     def program(self, name: str, length: int, whole: bool = False, watches: bool = True) -> list[Step]:
         """About `length` steps on keys of its own; `whole` if it may look at all keys."""
@@ -299,6 +318,8 @@ class Programs:
                 steps.append(writer.command(self.random.choice(["HELLO 2", "HELLO 3", "HELLO 4", "HELLO 3 FOO"]), "?"))
             elif kind < 0.075:
                 steps.append(writer.command("RESET"))
+            elif kind < 0.078:
+                steps.append(writer.line(self.random.choice(self.blocking)))
             else:
                 steps.append(writer.line(self.random.choice(lines)))
         return steps
@@ -311,7 +332,6 @@ class Writer:
         self.random = source
         self.name = name.encode()
         self.tag = 0
-        self.resp = 2
 
     def key(self, kind: str) -> bytes:
         if kind == "k" or self.random.random() < 0.03:
@@ -350,11 +370,9 @@ class Writer:
         return [self.word(word)]
 
     def word(self, word: str) -> bytes:
-        if word[0] == "`":
-            text = word.strip("`").replace("_", " ").replace("@", self.name.decode()).replace("\\n", "\n")
-            return text.replace("register function", "register_function").replace("error reply", "error_reply").encode()
-        if word == "!append":
-            return sha(b"return redis.call('append',KEYS[1],'%s')" % self.name)
+        if word[0] in "#!":
+            script = SCRIPTS[word[1:]].replace("@", self.name.decode()).encode()
+            return script if word[0] == "#" else hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()
         if len(word) > 1 and word[0] == "$":
             return self.value(word[1]) + word[2:].encode()
         return word.replace("@", self.name.decode()).encode()
@@ -437,8 +455,3 @@ def transactional(template: str) -> bool:
         "LASTSAVE", "PUBSUB", "EXEC", "DISCARD", "SUBSCRIBE", "MSET",
     }  # fmt: skip
 
-
-def sha(script: bytes) -> bytes:
-    import hashlib
-
-    return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()

@@ -1,0 +1,113 @@
+"""Random programs give the same replies through Puerta, over three nodes, as from one server of the same binary."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from playground.cluster import ValkeyCluster
+from playground.servers import Valkey
+from puerta.protocol.slots import slot_of
+from tests.redis.compare import check, run
+from tests.redis.conftest import Front
+from tests.redis.programs import TAGS, Programs, Step
+from tests.redis.wire import Wire
+
+AT_ONCE = 8
+
+Compare = Callable[[list[list[Step]], str], None]
+
+
+@pytest.fixture
+def compare(front: Front, server: Valkey) -> Iterator[Compare]:
+    """Runs up to AT_ONCE programs on both sides, each on a connection of its own, all sharing Puerta's."""
+    ours = [front.connect() for _ in range(AT_ONCE)]
+    theirs = [Wire(server.port) for _ in range(AT_ONCE)]
+    for wires in (ours, theirs):
+        assert wires[0].ask("FLUSHALL") == b"+OK\r\n"
+
+    def both(programs: list[list[Step]], name: str) -> None:
+        cuts = random.Random(name)
+        got = run(ours[: len(programs)], programs, cuts)
+        wanted = run(theirs[: len(programs)], programs)
+        for number, steps in enumerate(programs):
+            check(steps, got[number], wanted[number], f"{name}, program {number}")
+
+    yield both
+    for wire in (*ours, *theirs):
+        wire.close()
+
+
+def batches(seed: int, count: int, length: int) -> Iterator[tuple[str, list[list[Step]]]]:
+    """`count` times AT_ONCE programs."""
+    programs = Programs(seed)
+    for batch in range(count):
+        name = f"seed {seed}, batch {batch}"
+        yield name, [programs.program(f"p{batch}.{number}.", length) for number in range(AT_ONCE)]
+
+
+class Migrations(threading.Thread):
+    """Moves slots of the programs under way from node to node, one after the other, until it is stopped."""
+
+    def __init__(self, cluster: ValkeyCluster, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.cluster = cluster
+        self.random = random.Random(seed)
+        self.names: list[str] = []
+        self.stopping = False
+        self.done = 0
+
+    def run(self) -> None:
+        while not self.stopping:
+            if not self.names:
+                time.sleep(0.001)
+                continue
+            name = self.random.choice(self.names)
+            slot = slot_of(b"{%s%d}" % (name.encode(), self.random.randrange(TAGS)))
+            owner = self.cluster.master_of_slot(slot)
+            self.cluster.migrate_slot(slot, self.random.choice([node for node in self.cluster.masters if node is not owner]))
+            self.done += 1
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.join()
+
+
+@pytest.mark.dataplane
+def test_a_few_programs(compare: Compare) -> None:
+    for name, programs in batches(1, 10, 40):
+        compare(programs, name)
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_many_small_programs(compare: Compare, seed: int) -> None:
+    for name, programs in batches(seed, 75, 40):
+        compare(programs, name)
+
+
+def test_long_pipelines(compare: Compare) -> None:
+    for name, programs in batches(200, 3, 1000):
+        compare(programs, name)
+
+
+def test_programs_that_look_at_all_keys(compare: Compare) -> None:
+    programs = Programs(300)
+    for number in range(150):
+        compare([[Step((b"FLUSHALL",)), *programs.program(f"w{number}.", 40, whole=True)]], f"program {number}")
+
+
+def test_programs_while_slots_migrate(compare: Compare, cluster: ValkeyCluster) -> None:
+    """Nothing of it is to be seen, except by WATCH (for which a key that moved has changed) and in encodings."""
+    programs = Programs(400, without=("OBJECT ENCODING", "XINFO STREAM"))
+    migrations = Migrations(cluster, 400)
+    migrations.start()
+    try:
+        for batch in range(12):
+            migrations.names = [f"m{batch}.{number}." for number in range(AT_ONCE)]
+            steps = [programs.program(name, 150, watches=False) for name in migrations.names]
+            compare(steps, f"batch {batch}, {migrations.done} slots moved")
+    finally:
+        migrations.stop()
+    assert migrations.done > 20
