@@ -11,8 +11,6 @@ COMPILED = [
     "puerta/reactor/native.pyx",
     "puerta/reactor/loop.py",
     "puerta/reactor/relay.py",
-    "puerta/protocol/mongodb.py",
-    "puerta/protocol/identity.py",
     "puerta/proxy/session.py",
     "puerta/protocol/span.pyx",
     "puerta/protocol/resp.py",
