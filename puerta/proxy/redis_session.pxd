@@ -52,7 +52,7 @@ cdef class RedisSession(Caller):
     cdef public long long commands
     @cython.locals(buffer=Buffer, got=cython.Py_ssize_t)
     cdef int read(self) except -1
-    @cython.locals(request=Request, status=cython.int)
+    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t)
     cdef int consume(self, Buffer buffer) except -1
     @cython.locals(spans=Spans, spec=Spec, arity=cython.Py_ssize_t)
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
@@ -72,7 +72,6 @@ cdef class RedisSession(Caller):
     cpdef reply(self, bytes data)
     cpdef fence(self)
     cdef int nothing_read(self, Py_ssize_t got) except -1
-    cdef int forget_request(self, Request request) except -1
     cdef bint blocked(self)
     cpdef resume(self)
     cpdef on_event(self, unsigned int events)

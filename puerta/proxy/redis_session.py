@@ -206,38 +206,30 @@ class RedisSession(Caller):
                 request = self.request
                 if request is None:
                     request = self.route.spare_request
+                    request.reset()
                 request.trusted = not self.special or self.state.trusted
                 status = request.parse(buffer.data, buffer.start, buffer.end)
-                if status == COMPLETE:
-                    if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
-                        request.reset()
-                        self.forget_request(request)
-                        break
-                elif status == INLINE:
-                    if not self.inline(buffer.peek(0, request.at)):
-                        request.reset()
-                        self.forget_request(request)
-                        break
-                elif status == MORE:
+                if status == MORE:
                     if self.request is None:
                         self.request = request
                         self.route.spare_request = Request(request.biggest)
                     break
+                self.request = None
+                length = request.at
+                if status == COMPLETE:
+                    if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
+                        break
+                elif status == INLINE:
+                    if not self.inline(buffer.peek(0, length)):
+                        break
                 else:
                     self.protocol_error(request.error)
                     break
                 if self.closed:
                     break
-                buffer.skip(request.at)
-                request.reset()
-                self.forget_request(request)
+                buffer.skip(length)
         finally:
             self.consuming = False
-        return 0
-
-    def forget_request(self, request: Any) -> int:
-        """The shared request serves again; a session keeps one of its own only while a command is incomplete."""
-        self.request = None
         return 0
 
     def dispatch(self, request: Any, data: Any, start: int) -> int:

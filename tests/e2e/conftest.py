@@ -76,6 +76,7 @@ def machines(
             for name in ("east", "west")
         ]
         for machine in made:
+            stack.callback(machine.end)
+        for machine in made:
             stack.enter_context(machine)
-            machine.wait_ready().wait_up()
         yield made

@@ -71,6 +71,19 @@ class Machine(Running):
             f"    limits: {{{limits}}}",
         ]
 
+    def boot(self) -> Self:
+        """Start it, unless it was, and wait until it serves; one that does not is not left behind."""
+        try:
+            if self.process is None:
+                self.start()
+            return self.wait_ready().wait_up()
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self) -> Self:
+        return self.boot()
+
     def status(self) -> dict[str, Any]:
         reply = ask(str(self.run_dir / "puerta.sock"), b"GET /status HTTP/1.0\r\n\r\n")
         head, _, body = reply.partition(b"\r\n\r\n")

@@ -72,7 +72,7 @@ def solo(tmp_path: Path, scripted: list[Scripted], store: Server) -> Iterator[Ma
         workers=1,
         store=f"redis://{store.address}/1",
     )
-    with machine.start().wait_ready().wait_up():
+    with machine:
         yield machine
 
 

@@ -64,8 +64,9 @@ def two_machines(directory: Path, **options: Any) -> Iterator[tuple[list[Machine
             for name in ("east", "west")
         ]
         for machine in machines:
+            stack.callback(machine.end)
+        for machine in machines:
             stack.enter_context(machine)
-            machine.wait_ready().wait_up()
         for backend in backends:
             prepare(backend.port)
         splitter = stack.enter_context(Splitter([machine.port for machine in machines]))

@@ -18,7 +18,7 @@ STOP = 4.0
 @pytest.fixture
 def machine(tmp_path: Path, scripted: list[Scripted]) -> Iterator[Machine]:
     two = [each.address for each in scripted[:2]]
-    with Machine(tmp_path, two, stop=f"{STOP:g}s").start().wait_ready().wait_up() as made:
+    with Machine(tmp_path, two, stop=f"{STOP:g}s") as made:
         yield made
 
 

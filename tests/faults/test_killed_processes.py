@@ -35,7 +35,7 @@ def start(tmp_path: Path, scripted: list[Scripted]) -> Iterator[Start]:
     def begin(**options: Any) -> Machine:
         backends = options.pop("backends", [each.address for each in scripted])
         made.append(Machine(tmp_path, backends, **options))
-        return made[0].start().wait_ready().wait_up()
+        return made[0].boot()
 
     yield begin
     for machine in made:

@@ -45,7 +45,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory, scripted: list[Scripted], 
         store=f"redis://{store.address}",
         store_timeout=f"{TIMEOUT * 1000:g}ms",
     )
-    with made.start().wait_ready().wait_up():
+    with made:
         yield made
 
 
@@ -225,7 +225,7 @@ def test_many_clients_come_back_without_a_stampede(machine: Machine, store: Valk
 def test_start_without_a_store(tmp_path: Path, scripted: list[Scripted]) -> None:
     store = Valkey()
     machine = Machine(tmp_path, [each.address for each in scripted], store=f"redis://{store.address}", workers=1)
-    with machine.start().wait_ready().wait_up():
+    with machine:
         client = Known([machine.port], "app@early", 3)
         assert client.is_well()
         assert client.backends == {home_of("app@early", [each.address for each in scripted])}

@@ -82,7 +82,7 @@ def test_store_that_talks_nonsense(tmp_path: Path, scripted: list[Scripted]) -> 
     nonsense = Nonsense(port)
     addresses = [each.address for each in scripted]
     machine = Machine(tmp_path, addresses, store=f"redis://127.0.0.1:{port}", store_timeout="100ms")
-    with machine.start().wait_ready().wait_up(), Load([machine.port], threads=3, name="talk") as load:
+    with machine, Load([machine.port], threads=3, name="talk") as load:
         known = Known([machine.port], "app@known", 4)
         wait_for(lambda: nonsense.given >= 2 * len(NONSENSE), "it has said everything twice", 60)
         assert known.is_well()
@@ -104,7 +104,7 @@ def test_events_that_are_none(tmp_path: Path, scripted: list[Scripted]) -> None:
     name, addresses = "app@moved", [each.address for each in scripted]
     with Valkey() as store, redis.Redis(port=store.port, decode_responses=True) as client:
         machine = Machine(tmp_path, addresses, store=f"redis://{store.address}")
-        with machine.start().wait_ready().wait_up():
+        with machine:
             known = Known([machine.port], name, 6)
             other = next(address for address in addresses if address not in known.backends)
             key = key_of(name).hex()
