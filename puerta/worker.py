@@ -122,6 +122,7 @@ class Worker:
         # Connections make no reference cycles, so full collections find nothing: what exists now is for ever.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         self.stopped.wait()
         for held in (watcher, timer, lifeline):
             held.stop()

@@ -74,9 +74,10 @@ class Gather:
 
     def finish(self) -> None:
         main, self.main = self.main, None
+        legs, self.legs = self.legs, []  # they name us: a circle that only the collector would find
         if main is None or main.caller is None:
             return
-        replies = [leg.reply for leg in self.legs]
+        replies = [leg.reply for leg in legs]
         failed = next((reply for reply in replies if reply[:1] == b"-"), None)
         self.session.cluster.measure(main)
         self.session.answer(main, self.combine(replies) if failed is None or self.tolerant else failed)
