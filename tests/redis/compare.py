@@ -15,7 +15,9 @@ def encoded(steps: Sequence[Step]) -> bytes:
     return b"".join(request(*step.arguments) for step in steps) + FINISH
 
 
-def run(wires: Sequence[Wire], programs: Sequence[Sequence[Step]], cuts: random.Random | None = None) -> list[list[bytes]]:
+def run(
+    wires: Sequence[Wire], programs: Sequence[Sequence[Step]], cuts: random.Random | None = None
+) -> list[list[bytes]]:
     """Each program on a connection of its own, all at once; `cuts` sends them in pieces. Returns all frames of each."""
     for wire, steps in zip(wires, programs, strict=True):
         data = encoded(steps)

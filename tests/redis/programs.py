@@ -1,7 +1,8 @@
 """Random programs of commands whose replies are the same on every server, given the same keys.
 
 A template is a command line. `$s` stands for a key that holds a string (most of the time), `$h` a hash, `$l` a list, `$u` a
-set, `$z` a sorted set, `$x` a stream, `$b` a bitmap, `$p` a HyperLogLog, `$g` places; all keys of a command have the same hash tag.
+set, `$z` a sorted set, `$x` a stream, `$b` a bitmap, `$p` a HyperLogLog, `$g` places; all keys of a command
+have the same hash tag.
 `$s...` are several keys with any tags, `$s..` several with the same. `[A|B|]` is one of the alternatives. Before it may stand how
 its reply is to be compared: `~` in any order, `%` pairs in any order, `&` a cursor and elements in any order, `^` the same
 with pairs, `?` by its kind only. `#name` is one of SCRIPTS, in which `@` stands for the program's name.
@@ -451,7 +452,6 @@ def transactional(template: str) -> bool:
     words = template.split()
     several = any(word.endswith("...") for word in words)
     return not several and not set(words) & {
-        "SELECT", "WAIT", "CLIENT", "READONLY", "SCRIPT", "FUNCTION", "DBSIZE", "KEYS", "RANDOMKEY", "FLUSHALL", "FLUSHDB", "SCAN",
-        "LASTSAVE", "PUBSUB", "EXEC", "DISCARD", "SUBSCRIBE", "MSET",
+        "SELECT", "WAIT", "CLIENT", "READONLY", "SCRIPT", "FUNCTION", "DBSIZE", "KEYS", "RANDOMKEY", "FLUSHALL", "FLUSHDB",
+        "SCAN", "LASTSAVE", "PUBSUB", "EXEC", "DISCARD", "SUBSCRIBE", "MSET",
     }  # fmt: skip
-

@@ -67,7 +67,9 @@ class Migrations(threading.Thread):
             name = self.random.choice(self.names)
             slot = slot_of(b"{%s%d}" % (name.encode(), self.random.randrange(TAGS)))
             owner = self.cluster.master_of_slot(slot)
-            self.cluster.migrate_slot(slot, self.random.choice([node for node in self.cluster.masters if node is not owner]))
+            self.cluster.migrate_slot(
+                slot, self.random.choice([node for node in self.cluster.masters if node is not owner])
+            )
             self.done += 1
 
     def stop(self) -> None:

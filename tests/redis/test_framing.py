@@ -123,7 +123,17 @@ def test_attributes_and_deep_or_odd_replies(reply: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [b"@\r\n", b"$-2\r\n", b"*-2\r\n", b"$x\r\n", b"*1x\r\n", b"*2\r\n:1\r\nxyz\r\n", b"$\r\n", b"%99999999999999999999\r\n"]
+    "reply",
+    [
+        b"@\r\n",
+        b"$-2\r\n",
+        b"*-2\r\n",
+        b"$x\r\n",
+        b"*1x\r\n",
+        b"*2\r\n:1\r\nxyz\r\n",
+        b"$\r\n",
+        b"%99999999999999999999\r\n",
+    ],
 )
 def test_what_is_no_reply(reply: bytes) -> None:
     assert Scan().look(reply) == BAD
@@ -188,5 +198,19 @@ def test_no_bytes_lead_a_request_astray(data: bytes, trusted: bool) -> None:
 def test_whole_numbers_as_the_server_reads_them() -> None:
     good = [b"0", b"7", b"-7", b"9223372036854775807", b"-9223372036854775808"]
     assert [resp.whole(text) for text in good] == [int(text) for text in good]
-    for text in (b"", b"-", b"+1", b" 1", b"1 ", b"01", b"-0", b"9223372036854775808", b"1.0", b"1e3", b"x", b"9" * 40, b"\xb2"):
+    for text in (
+        b"",
+        b"-",
+        b"+1",
+        b" 1",
+        b"1 ",
+        b"01",
+        b"-0",
+        b"9223372036854775808",
+        b"1.0",
+        b"1e3",
+        b"x",
+        b"9" * 40,
+        b"\xb2",
+    ):
         assert resp.whole(text) is None, text

@@ -86,7 +86,10 @@ UNKNOWN = {
     "wrong arity": request("GET"),
     "before": PING + request("GET", "a") + request("SELECT", "0") + request("CLIENT", "ID") + request("MULTI"),
     "inline": b"PING\r\nGET a\r\n",
-    "wrong password": request("AUTH", "x") + request("AUTH", "default", "x") + request("AUTH", "nobody", PASSWORD) + PING,
+    "wrong password": request("AUTH", "x")
+    + request("AUTH", "default", "x")
+    + request("AUTH", "nobody", PASSWORD)
+    + PING,
     "too much for auth": request("AUTH", "a", "b", "c") + request("AUTH") + PING,
     "hello": request("HELLO") + request("HELLO", 3) + PING,
     "hello with wrong password": request("HELLO", 3, "AUTH", "default", "x") + PING,
@@ -123,7 +126,10 @@ def test_inline_arguments_are_the_servers(server: Valkey, text: bytes) -> None:
 def test_earlier_replies_come_before_the_error_and_the_end(front: Front) -> None:
     with front.connect() as wire:
         wire.send(request("SET", "a", "1") + request("GET", "a") + request("MGET", "a", "b") + b"*x\r\n" + PING)
-        assert wire.rest() == b"+OK\r\n$1\r\n1\r\n*2\r\n$1\r\n1\r\n$-1\r\n-ERR Protocol error: invalid multibulk length\r\n"
+        assert (
+            wire.rest()
+            == b"+OK\r\n$1\r\n1\r\n*2\r\n$1\r\n1\r\n$-1\r\n-ERR Protocol error: invalid multibulk length\r\n"
+        )
 
 
 def test_a_client_that_asks_and_closes_its_side_gets_its_replies(front: Front) -> None:

@@ -101,7 +101,9 @@ class Wire:
             try:
                 end = frame_end(self.buffer, at)
             except IndexError:
-                assert self.fill(), f"the connection ended after {len(found)} of {count}: {self.buffer[at : at + 200]!r}"
+                assert self.fill(), (
+                    f"the connection ended after {len(found)} of {count}: {self.buffer[at : at + 200]!r}"
+                )
             else:
                 found.append(self.buffer[at:end])
                 at = end
