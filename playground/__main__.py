@@ -17,6 +17,7 @@ from typing import Any
 
 from playground.front import Failed, Front
 from playground.mongodb import MongodbShow
+from playground.redis import RedisShow
 from playground.servers import Server, accepts
 from playground.show import Show
 from puerta.config.load import load
@@ -26,7 +27,7 @@ from puerta.errors import ConfigError
 CONFIG = "etc/puerta.yaml"
 INTERRUPTED = 130
 
-SHOWS: Mapping[str, Callable[[Any], Show]] = {"mongodb": MongodbShow}
+SHOWS: Mapping[str, Callable[[Any], Show]] = {"mongodb": MongodbShow, "redis": RedisShow}
 """By a route's mode."""
 
 
@@ -68,6 +69,8 @@ def run(path: str, directory: Path, once: bool) -> None:
             server.launch()
         for server in servers:
             server.wait()
+        for show in shows:
+            show.prepare()
         print(f"servers  {', '.join(server.address for server in servers)}")
         front.start()
         listens = ", ".join(str(address) for route in config.routes for address in route.listen)

@@ -22,8 +22,8 @@ KEYS_AT_ONCE = 100
 class ClusterNode(Valkey):
     """One node. `client` talks to it alone and never follows a redirect."""
 
-    def __init__(self, options: tuple[str, ...]) -> None:
-        super().__init__()
+    def __init__(self, options: tuple[str, ...], port: int | None = None) -> None:
+        super().__init__(port)
         self.bus_port = free_port(self.host)
         self.options = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), *options)
         self.client: Any = redis.Redis(host=self.host, port=self.port, socket_timeout=5.0, socket_connect_timeout=5.0)
@@ -59,12 +59,12 @@ class ValkeyCluster:
     """`masters` nodes that share the slots evenly, each with `replicas` of its own. A context manager.
 
     `node_timeout` is in milliseconds: a master that is silent for so long is replaced by a replica a second later.
-    `options` go to every node's command line.
+    `options` go to every node's command line. `ports`, when given, are the masters' and say how many there are.
     """
 
     def __init__(
         self, masters: int = 3, replicas: int = 0, node_timeout: int = 2000, options: tuple[str, ...] = (),
-        password: str | None = None,
+        password: str | None = None, ports: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         common = (
             "--cluster-node-timeout", str(node_timeout), "--cluster-allow-replica-migration", "no",
@@ -72,7 +72,7 @@ class ValkeyCluster:
         )  # fmt: skip
         if password is not None:
             common += ("--requirepass", password, "--primaryauth", password)
-        self.masters = [ClusterNode(common) for _ in range(masters)]
+        self.masters = [ClusterNode(common, port) for port in ports or (None,) * masters]
         self.replicas = [ClusterNode(common) for _ in range(masters * replicas)]
         for node in self.nodes if password is not None else []:
             node.use_password(str(password))
@@ -94,14 +94,18 @@ class ValkeyCluster:
                 node.launch()
             for node in self.nodes:
                 node.wait()
-            self._assign()
-            self._meet()
-            self._replicate()
-            wait_until(lambda: all(node.is_ok() for node in self.nodes), START_SECONDS, "the cluster's state to be ok")
+            self.form()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def form(self) -> None:
+        """Make one cluster of the nodes, which run."""
+        self._assign()
+        self._meet()
+        self._replicate()
+        wait_until(lambda: all(node.is_ok() for node in self.nodes), START_SECONDS, "the cluster's state to be ok")
 
     def stop(self) -> None:
         for node in self.nodes:

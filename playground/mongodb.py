@@ -38,6 +38,9 @@ class MongodbShow:
         self.guide = f"mongosh 'mongodb://{self.host}:{self.port}/?appName=you'"
         self.home: dict[str, str] = {}
 
+    def prepare(self) -> None:
+        """Nothing: each server is what it is."""
+
     def play(self, front: Front) -> None:
         self.work(front)
         victim = self.kill_one(front)

@@ -21,5 +21,8 @@ class Show(Protocol):
     def guide(self) -> str:
         """How a guest connects to the route, for when the show is over and everything stays up."""
 
+    def prepare(self) -> None:
+        """Its servers run; what must be done with them before Puerta starts."""
+
     def play(self, front: Front) -> None:
         """Drive real clients through `front` and print what happened. Raises Failed when it was not as it should be."""

@@ -17,6 +17,7 @@ from puerta.config.schema import (
     ClientAuth,
     Config,
     MongodbRoute,
+    RedisRoute,
     RedisLimits,
     RedisRoute,
     TcpRoute,
@@ -707,8 +708,9 @@ def test_port_is_checked_like_the_address_it_replaces(read: Loader) -> None:
 def test_the_shipped_config_loads() -> None:
     path = Path(__file__).parents[2] / "etc" / "puerta.yaml"
     config = load(str(path), {})
-    (route,) = config.routes
-    assert isinstance(route, MongodbRoute)
+    route, cache = config.routes
+    assert isinstance(route, MongodbRoute) and isinstance(cache, RedisRoute)
+    assert [str(seed) for seed in cache.cluster] == [f"127.0.0.1:{port}" for port in (7001, 7002, 7003)]
     assert (config.store.url, config.run_dir, str(config.admin.listen)) == ("embedded", "run", "127.0.0.1:9127")
     assert ([str(listen) for listen in route.listen], route.expect) == (["127.0.0.1:27017"], "any")
     assert [backend.id for backend in route.backends] == [f"127.0.0.1:{port}" for port in (27101, 27102, 27103)]
