@@ -17,7 +17,6 @@ from puerta.config.schema import (
     ClientAuth,
     Config,
     MongodbRoute,
-    RedisRoute,
     RedisLimits,
     RedisRoute,
     TcpRoute,
