@@ -98,18 +98,3 @@ def test_programs_that_look_at_all_keys(compare: Compare) -> None:
     programs = Programs(300)
     for number in range(150):
         compare([[Step((b"FLUSHALL",)), *programs.program(f"w{number}.", 40, whole=True)]], f"program {number}")
-
-
-def test_programs_while_slots_migrate(compare: Compare, cluster: ValkeyCluster) -> None:
-    """Nothing of it is to be seen, except by WATCH (for which a key that moved has changed) and in encodings."""
-    programs = Programs(400, without=("OBJECT ENCODING", "XINFO STREAM"))
-    migrations = Migrations(cluster, 400)
-    migrations.start()
-    try:
-        for batch in range(12):
-            migrations.names = [f"m{batch}.{number}." for number in range(AT_ONCE)]
-            steps = [programs.program(name, 150, watches=False) for name in migrations.names]
-            compare(steps, f"batch {batch}, {migrations.done} slots moved")
-    finally:
-        migrations.stop()
-    assert migrations.done > 20
