@@ -48,6 +48,7 @@ class Front(Running):
         self.routes = {entry["name"]: entry for entry in routes}
         self.admin = free_port()
         self.marks: dict[str, int] = {}
+        self.went: dict[str, str] = {}
         config = {
             "workers": workers,
             "stop_timeout": "200ms",
@@ -78,6 +79,7 @@ class Front(Running):
         host = self.routes[name]["listen"].rpartition(":")[0].strip("[]")
         sock = socket.create_connection((host, self.port(name)), PATIENCE, (source, 0) if source else None)
         self.marks[named(sock)] = self.log.stat().st_size
+        self.went[named(sock)] = name
         if data:
             sock.sendall(data)
         return sock
@@ -134,12 +136,14 @@ class Front(Running):
     def access(self, client: str) -> dict[str, Any]:
         """The access log's line of one client, by the address it came from; waits for the connection to end.
 
-        Ports come back, so what was logged before this client connected does not count.
+        Ports come back, so what was logged before this client connected does not count. Workers write their lines a
+        little later than they close, so neither does what is logged of a client of another route.
         """
-        mark = self.marks.get(client, 0)
+        mark, route = self.marks.get(client, 0), self.went.get(client)
 
         def find() -> dict[str, Any] | None:
-            return next((line for line in self.lines(mark) if line.get("client") == client), None)
+            lines = (line for line in self.lines(mark) if line.get("client") == client)
+            return next((line for line in lines if route in (None, line["route"])), None)
 
         found: dict[str, Any] = wait_for(find, f"an access log line of {client}")
         return found
