@@ -45,6 +45,11 @@ class ClusterNode(Valkey):
         """Lines of CLUSTER NODES, as fields."""
         return [line.split() for line in self.ask("CLUSTER", "NODES").decode().splitlines()]
 
+    def view(self) -> frozenset[tuple[str, ...]]:
+        """Each master as this node knows it: its id, its epoch, its slots."""
+        masters = [line for line in self.known() if "master" in line[2]]
+        return frozenset((line[0], line[6], *(word for word in line[8:] if word[0] != "[")) for line in masters)
+
     def is_ok(self) -> bool:
         return b"cluster_state:ok" in self.ask("CLUSTER", "INFO")
 
@@ -194,11 +199,18 @@ class ValkeyCluster:
         return moved
 
     def end_migration(self, slot: int, owner: ClusterNode, to: ClusterNode) -> None:
-        """The slot is the new owner's, which hears of it first."""
+        """The slot is the new owner's, which hears of it first.
+
+        Returns when the masters agree: the owner of a slot moved before they do may give it up to one that gave it up, too.
+        """
         id = to.id
-        for node in (to, owner, *(other for other in self.masters if other not in (to, owner))):
+        masters = [to, owner, *(other for other in self.masters if other not in (to, owner))]
+        for node in masters:
             with contextlib.suppress(RedisError):  # a replica can't be told, and hears of it by gossip
                 node.ask("CLUSTER", "SETSLOT", slot, "NODE", id)
+        wait_until(
+            lambda: len({node.view() for node in self.masters if node in self.alive()}) == 1, START_SECONDS, "one view"
+        )
 
     def migrate_slot(self, slot: int, to: ClusterNode) -> None:
         """All steps of one slot's move."""

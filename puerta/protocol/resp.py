@@ -26,11 +26,12 @@ UNTRUSTED_BULK = 16384
 
 
 def number(data: bytes | bytearray, at: int, end: int) -> int:
-    """The decimal integer at data[at:end], or MALFORMED; at most 18 digits, so that nothing overflows."""
+    """The decimal integer at data[at:end], or MALFORMED: as the server reads it, and of at most 18 digits, so that nothing
+    overflows."""
     negative = at < end and data[at] == 45
     if negative:
         at += 1
-    if at >= end or end - at > 18:
+    if at >= end or end - at > 18 or (data[at] == 48 and (negative or end - at > 1)):
         return MALFORMED
     value = 0
     while at < end:
@@ -224,7 +225,10 @@ _ESCAPES = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
 
 
 def inline_arguments(line: bytes) -> list[bytes] | None:
-    """Take an inline command apart as the server does (sds.c, sdssplitargs); None when its quotes are unbalanced."""
+    """Take an inline command apart; None when its quotes are unbalanced.
+
+    As Valkey does (sds.c, sdssplitargs), where a word may go on behind a closing quote; Redis refuses that.
+    """
     arguments: list[bytes] = []
     at = 0
     while True:
@@ -233,16 +237,16 @@ def inline_arguments(line: bytes) -> list[bytes] | None:
         if at >= len(line):
             return arguments
         word = bytearray()
-        while at < len(line) and not line[at : at + 1].isspace():
+        while at < len(line) and line[at] not in b" \t\r\n":
             quote = line[at]
             if quote in b"\"'":
                 closed = _quoted(line, at + 1, quote, word)
-                if closed is None or (closed < len(line) and not line[closed : closed + 1].isspace()):
+                if closed is None:
                     return None
                 at = closed
-                break
-            word.append(quote)
-            at += 1
+            else:
+                word.append(quote)
+                at += 1
         arguments.append(bytes(word))
 
 

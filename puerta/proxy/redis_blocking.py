@@ -3,8 +3,8 @@
 from typing import Any
 
 from puerta.protocol import commands, resp
+from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, NOT_EXECUTED, asked_node, forward, slot_for, unavailable, wait_turn
-from puerta.proxy.redis_upstream import RAW, Call
 
 RETRY_SECONDS = 0.05
 
@@ -48,7 +48,7 @@ class Blocking:
 
     def begin(self) -> None:
         cluster = self.session.cluster
-        self.send(cluster.slots[self.slot] if self.slot >= 0 else cluster.any_node(), False)
+        self.send(cluster.owner(self.slot) if self.slot >= 0 else cluster.any_node(), False)
 
     def send(self, node: Any, asking: bool) -> None:
         session = self.session
@@ -73,11 +73,11 @@ class Blocking:
             return
         self.attempts += 1
         asked = asked_node(cluster, upstream, reply)
-        cluster.learn(reply, upstream.node.host)
+        known = cluster.learn(reply, upstream.node.host)
         if asked is not None:
             self.send(asked, True)
         else:
-            cluster.schedule(0 if reply.startswith(b"-MOVED") else RETRY_SECONDS * self.attempts, self.resume)
+            cluster.schedule(0 if known else RETRY_SECONDS * self.attempts, self.resume)
 
     def resume(self) -> None:
         if self.call is not None:

@@ -1,6 +1,7 @@
 cimport cython
 from puerta.protocol.spec cimport Spec
-from puerta.proxy.redis_upstream cimport Call, Upstream
+from puerta.proxy.redis_caller cimport Call
+from puerta.proxy.redis_upstream cimport Upstream
 
 
 cdef class Node:
@@ -16,6 +17,8 @@ cdef class Node:
     cdef public double failed_until
     cdef public double backoff
     cdef public double complained
+    cdef public double deposed
+    cdef public double gone
     cdef public Py_ssize_t turn
 
 
@@ -32,21 +35,24 @@ cdef class Latencies:
 cdef class Cluster:
     cdef public list slots
     cdef public dict nodes
+    cdef public object found_masters
+    cdef public dict learned
     cdef public object loop
     cdef public object route
     cdef public object config
     cdef public Latencies latencies
     cdef public double slow_seconds
     cdef public Py_ssize_t most
-    cdef public int version
-    cdef public int moved
     cdef public bint reads_replicas
-    cdef public list delayed
     cdef public set connections
     cdef public object schedule
     cdef public object resolve
+    cdef public object again
+    cdef public Py_ssize_t ticks
     @cython.locals(node=Node, upstream=Upstream)
     cdef Upstream shared(self, int slot, int protocol, bint readonly)
+    cdef Upstream shared_reader(self, Node master, int protocol)
     cpdef open(self, Node node, int protocol)
-    @cython.locals(spec=Spec, seconds=cython.double)
+    @cython.locals(seconds=cython.double, spec=Spec)
     cpdef measure(self, Call call)
+    cpdef collect(self, Call call, bytes reply)

@@ -1,12 +1,9 @@
-"""A Redis Cluster as one worker sees it: which node has a slot, the connections to the nodes, and what to do when they fail.
+"""A Redis Cluster as one worker sees it: which node has a slot, and the connections to the nodes.
 
 The supervisor looks at the cluster and publishes its layout on the board; a worker learns of changes in between from MOVED,
-which it follows at once. One pipelined connection a node and protocol is shared by all sessions; connections for sessions
-that need one of their own are kept and used again.
-
-What an error or a lost connection means for a call depends on one question: can it have been executed? MOVED, ASK, TRYAGAIN,
-CLUSTERDOWN, LOADING, MASTERDOWN and READONLY say that it was not, so the call is sent again, a bounded number of times. A call
-whose bytes did not leave us was not either. A call that was sent and not answered is only repeated when it only reads.
+which it follows at once (`redis_layout`). One pipelined connection a node and protocol is shared by all sessions; connections
+for sessions that need one of their own are kept and used again. What becomes of calls that a node refused, or that were in
+flight on a connection that was lost, is decided in `redis_resend`.
 """
 
 import errno
@@ -16,31 +13,42 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from puerta.proxy.redis_upstream import Call, Upstream
+    from puerta.proxy.redis_caller import Call
+    from puerta.proxy.redis_upstream import Upstream
 
 from puerta import log
-from puerta.protocol import resp, slots
-from puerta.proxy.redis_upstream import PATIENCE, RAW
+from puerta.protocol import resp
+from puerta.proxy import redis_layout
+from puerta.proxy.redis_blocking import Blocking
+from puerta.proxy.redis_caller import RAW
+from puerta.proxy.redis_layout import READONLY
+from puerta.proxy.redis_resend import Resender
 from puerta.reactor import native
 
 SLOTS = 16384
 IDLE_CONNECTIONS = 16
 """Connections of their own that a node's sessions gave back and that are kept for the next."""
 
-FIRST_RETRY = 0.02
-"""Seconds before a call is sent again that the cluster was not ready for; doubled each time."""
-
 FIRST_BACKOFF = 0.05
 MOST_BACKOFF = 1.0
+LIVED_SECONDS = 1.0
+"""A connection that was lost later than this worked: its node is not left alone before it is tried again."""
+
+DEPOSED_SECONDS = 1.0
+"""A node that is no master any more, or down, has so long to end what waits on it by itself."""
+
+TICKS_A_SECOND = 10
+COMPLAINT_SECONDS = 5.0
 
 
 class Node:
-    """One server of the cluster. `id` is its host:port; `resp2` and `resp3` are its shared connections."""
+    """One server of the cluster. `id` is its host:port; `resp2` and `resp3` are its shared connections, `idle` those that
+    sessions gave back. It is `deposed` since it was last a master that answers, and `gone` since it left the cluster."""
 
     if not cython.compiled:
         __slots__ = (
-            "backoff", "complained", "endpoint", "failed_until", "host", "id", "idle", "port", "replica", "replicas", "resp2",
-            "resp3", "turn",
+            "backoff", "complained", "deposed", "endpoint", "failed_until", "gone", "host", "id", "idle", "port", "replica",
+            "replicas", "resp2", "resp3", "turn",
         )  # fmt: skip
 
     def __init__(self, host: str, port: int) -> None:
@@ -56,6 +64,8 @@ class Node:
         self.failed_until = 0.0
         self.backoff = 0.0
         self.complained = 0.0
+        self.deposed = 0.0
+        self.gone = 0.0
         self.turn = 0
 
 
@@ -96,18 +106,18 @@ class Handshake:
         self.upstream = upstream
 
     def leg_answered(self, call: Any, reply: bytes) -> None:
-        if reply[:1] == b"-":
+        if reply[:1] == b"-" and not self.upstream.closed:
             self.cluster.refused(self.upstream, reply)
 
 
 class Cluster:
     """`route` counts and knows the configuration; `schedule(seconds, function)` calls back later; `resolve(host)` gives an IP
-    address or None."""
+    address or None. `learned` are slots that a redirection moved, and when."""
 
     if not cython.compiled:
         __slots__ = (
-            "config", "connections", "delayed", "latencies", "loop", "most", "moved", "nodes", "reads_replicas", "resolve",
-            "route", "schedule", "slots", "slow_seconds", "version",
+            "again", "config", "connections", "found_masters", "latencies", "learned", "loop", "most", "nodes",
+            "reads_replicas", "resolve", "route", "schedule", "slots", "slow_seconds", "ticks",
         )  # fmt: skip
 
     def __init__(self, route: Any, config: Any, loop: Any, latencies: Latencies, schedule: Any, resolve: Any) -> None:
@@ -119,13 +129,14 @@ class Cluster:
         self.resolve = resolve
         self.slots: list[Any] = [None] * SLOTS
         self.nodes: dict[Any, Node] = {}
-        self.version = 0
-        self.moved = 0
+        self.found_masters: list[Any] | None = None
+        self.learned: dict[int, tuple[Node, float]] = {}
         self.most = config.limits.buffer
         self.slow_seconds = config.limits.slowlog
         self.reads_replicas = config.read_from != "masters"
-        self.delayed: list[Any] = []
         self.connections: set[Any] = set()
+        self.again: Any = Resender(self)
+        self.ticks = 0
 
     # -- the way to a slot
 
@@ -133,13 +144,23 @@ class Cluster:
         """The shared connection to a slot's node, or None when there is none to be had now."""
         node = self.slots[slot]
         if node is None:
-            return None
+            node = self.owner(slot)
+            if node is None:
+                return None
         if readonly and self.reads_replicas:
-            node = self.reader(node)
+            return self.shared_reader(node, protocol)
         upstream = node.resp3 if protocol == 3 else node.resp2
         if upstream is None or upstream.closed:
             upstream = self.open(node, protocol)
         return upstream
+
+    def owner(self, slot: int) -> Any:
+        """The node that has the slot. When we know of none, any: it may know better, or it says so in the cluster's words."""
+        node = self.slots[slot]
+        if node is None:
+            self.route.count_redis("refresh_wanted", 1)
+            node = self.any_node()
+        return node
 
     def shared_for(self, slot: int, protocol: int, readonly: bool) -> Any:
         """`shared`, for plain Python."""
@@ -154,17 +175,19 @@ class Cluster:
             upstream = self.open(node, protocol)
         return upstream
 
-    def reader(self, master: Node) -> Any:
-        """The node that answers a read: the replicas in turn, with the master among them for `any`."""
+    def shared_reader(self, master: Node, protocol: int) -> Any:
+        """For a read: the replicas in turn, with the master among them for `any`; without a replica, the master."""
         choice = [node for node in master.replicas if node.failed_until <= self.loop.now]
         if self.config.read_from == "any" or not choice:
             choice.append(master)
         master.turn += 1
-        return choice[master.turn % len(choice)]
+        node = choice[master.turn % len(choice)]
+        upstream = self.shared_of(node, protocol)
+        return upstream if upstream is not None or node is master else self.shared_of(master, protocol)
 
     def open(self, node: Node, protocol: int) -> Any:
         """A new shared connection, unless the node refused one a moment ago."""
-        if node.failed_until > self.loop.now:
+        if node.failed_until > self.loop.now or node.gone:
             return None
         upstream = self.connect(node, protocol, True)
         if upstream is None:
@@ -176,15 +199,11 @@ class Cluster:
         return upstream
 
     def connect(self, node: Node, protocol: int, shared: bool) -> Any:
-        if node.endpoint is None:
-            address = self.resolve(node.host)
-            if address is None:
-                self.node_failed(node, errno.EHOSTUNREACH)
-                return None
-            node.endpoint = native.Endpoint(address, node.port)
+        if node.endpoint is None and not self.locate(node):
+            return None
         fd = node.endpoint.connect()
         if fd < 0:
-            self.node_failed(node, -fd)
+            self.node_failed(node, -fd, False)
             return None
         upstream = Upstream(self.loop, fd, self, node, protocol, shared)
         self.connections.add(upstream)
@@ -192,41 +211,59 @@ class Cluster:
         self.greet(upstream)
         return upstream
 
+    def locate(self, node: Node) -> bool:
+        """False while the node's name is being looked up."""
+        address = self.resolve(node.host)
+        if address is None:
+            return False
+        try:
+            node.endpoint = native.Endpoint(address, node.port)
+        except ValueError:
+            self.node_failed(node, errno.EAFNOSUPPORT, False)
+        return node.endpoint is not None
+
     def greet(self, upstream: Upstream) -> None:
         """What a new connection says before any client's command."""
         auth = self.config.auth
         credentials = []
         if auth.password is not None:
             credentials = [(auth.username or "default").encode(), auth.password.encode()]
-        greetings = []
         if upstream.protocol == 3:
-            greetings.append(resp.command(b"HELLO", b"3", *([b"AUTH", *credentials] if credentials else [])))
+            self.say(upstream, resp.command(b"HELLO", b"3", *([b"AUTH", *credentials] if credentials else [])))
         elif credentials:
-            greetings.append(resp.command(b"AUTH", *(credentials if auth.username else credentials[1:])))
+            self.say(upstream, resp.command(b"AUTH", *(credentials if auth.username else credentials[1:])))
         if upstream.node.replica:
-            greetings.append(resp.command(b"READONLY"))
-        for greeting in greetings:
-            call = Call(None, None, RAW, False, self.loop.now)
-            call.gather = Handshake(self, upstream)
-            upstream.send(call, greeting)
+            upstream.replica = True
+            self.say(upstream, READONLY)
+
+    def say(self, upstream: Upstream, request: bytes) -> None:
+        """Something of our own, that the node must agree to."""
+        call = Call(None, None, RAW, False, self.loop.now)
+        call.gather = Handshake(self, upstream)
+        upstream.send(call, request)
 
     def refused(self, upstream: Upstream, reply: bytes) -> None:
-        said = reply.decode(errors="replace").strip()
-        log.logger.error("route %s: node %s refuses us: %s", self.config.name, upstream.node.id, said)
-        self.upstream_lost(upstream, errno.EACCES)
+        """The node does not want us. What was sent behind our greeting was not executed either."""
+        node = upstream.node
+        said = reply[1:].partition(b"\r\n")[0]
+        if self.loop.now - node.complained > COMPLAINT_SECONDS:
+            node.complained = self.loop.now
+            log.logger.error(
+                "route %s: node %s refuses us: %s", self.config.name, node.id, said.decode(errors="replace")
+            )
+        self.upstream_lost(upstream, errno.EACCES, b"-ERR node %s refuses Puerta: %s\r\n" % (node.id.encode(), said))
 
     # -- connections of their own
 
     def borrow(self, node: Node, protocol: int) -> Any:
         """A connection for one session alone, or None."""
-        while node.idle:
-            upstream = node.idle.pop()
-            if not upstream.closed and upstream.protocol == protocol:
+        for index, upstream in enumerate(node.idle):
+            if upstream.protocol == protocol:
+                del node.idle[index]
                 self.route.count_redis("pinned_pool", -1)
                 self.route.count_redis("pinned", 1)
                 return upstream
-            upstream.close()
-        if node.failed_until > self.loop.now:
+        if node.failed_until > self.loop.now or node.gone:
             return None
         upstream = self.connect(node, protocol, False)
         if upstream is not None:
@@ -237,95 +274,89 @@ class Cluster:
         """A session is done with its connection; it is kept if nothing of the session is left on it."""
         self.route.count_redis("pinned", -1)
         upstream.pushes = None
+        if upstream.closed:
+            return
         node = upstream.node
-        if clean and not upstream.closed and upstream.in_flight == 0 and len(node.idle) < IDLE_CONNECTIONS:
+        if (
+            clean
+            and upstream.in_flight == 0
+            and not node.deposed
+            and not node.gone
+            and len(node.idle) < IDLE_CONNECTIONS
+        ):
+            upstream.slim()
             node.idle.append(upstream)
             self.route.count_redis("pinned_pool", 1)
-        elif not upstream.closed:
+        else:
             self.connections.discard(upstream)
             upstream.close()
 
     # -- layout
 
-    def node(self, host: str, port: int) -> Node:
-        key = (host, port)
-        known = self.nodes.get(key)
+    def node(self, host: str, port: int) -> Any:
+        """The node of the cluster that is there; None when the layout lists none."""
+        return self.nodes.get((host, port))
+
+    def register(self, host: str, port: int) -> Node:
+        """The same, for a node that the layout lists."""
+        known = self.nodes.get((host, port))
         if known is None:
-            known = self.nodes[key] = Node(host, port)
+            known = self.nodes[host, port] = Node(host, port)
         return known
 
     def apply(self, layout: dict[str, Any]) -> None:
-        """Take over the layout that the supervisor published; connections to nodes that are gone are closed."""
-        slots_now: list[Any] = [None] * SLOTS
-        keep: set[Node] = set()
-        for entry in layout["masters"]:
-            master = self.node(entry["host"], entry["port"])
-            master.replica = False
-            master.replicas = [
-                self.node(replica["host"], replica["port"]) for replica in entry["replicas"] if replica["up"]
-            ]
-            for replica in master.replicas:
-                replica.replica = True
-            keep.update((master, *master.replicas))
-            for first, last in entry["slots"]:
-                slots_now[first : last + 1] = [master] * (last + 1 - first)
-        self.slots = slots_now
-        for key, node in list(self.nodes.items()):
-            if node not in keep:
-                del self.nodes[key]
-                self.retire(node)
-        self.prewarm()
+        redis_layout.apply(self, layout)
 
-    def prewarm(self) -> None:
-        """Open the shared connections ahead of their use."""
-        for node in self.nodes.values():
-            if not node.replica and node.resp2 is None:
-                self.open(node, 2)
+    def learn(self, line: bytes, origin: str) -> bool:
+        return redis_layout.learn(self, line, origin)
 
     def retire(self, node: Node) -> None:
-        """The node left the cluster: what waits for it is answered by an error or sent elsewhere."""
-        for upstream in [upstream for upstream in self.connections if upstream.node is node]:
-            self.upstream_lost(upstream, errno.ENETUNREACH)
+        """The node left the cluster. What it still has to answer it may."""
+        del self.nodes[node.host, node.port]
+        node.gone = self.loop.now
 
     def any_node(self) -> Any:
-        """Some master that can be reached, for commands without a key."""
-        for node in self.masters():
-            if node.failed_until <= self.loop.now:
-                return node
-        return None
+        """Some master that can be reached, for commands without a key: in one worker always the same."""
+        known = self.masters()
+        first = os.getpid() % len(known) if known else 0
+        found = [node for node in known[first:] + known[:first] if node.failed_until <= self.loop.now]
+        return next((node for node in found if not node.deposed), found[0] if found else None)
 
     def masters(self) -> list[Node]:
         """All nodes that have slots, in the order of their addresses."""
-        return sorted({node for node in self.slots if node is not None}, key=lambda node: node.id)
+        if self.found_masters is None:
+            self.found_masters = sorted({node for node in self.slots if node is not None}, key=lambda node: node.id)
+        return self.found_masters
 
     # -- failures
 
     def upstream_ready(self, upstream: Upstream) -> None:
-        native.keep_alive(upstream.fd)
-        upstream.node.backoff = 0.0
         upstream.node.failed_until = 0.0
 
-    def node_failed(self, node: Node, error: int) -> None:
-        """A connect failed or a connection was lost: leave the node alone for a moment, and have the cluster looked at."""
+    def node_failed(self, node: Node, error: int, lived: bool) -> None:
+        """A connect failed or a connection was lost: have the cluster looked at, and leave the node alone for a moment."""
         now = self.loop.now
-        node.backoff = min(MOST_BACKOFF, node.backoff * 2 or FIRST_BACKOFF)
+        node.backoff = 0.0 if lived else min(MOST_BACKOFF, node.backoff * 2 or FIRST_BACKOFF)
         node.failed_until = now + node.backoff
         node.endpoint = None
         self.route.count_redis("upstream_failures", 1)
         self.route.count_redis("refresh_wanted", 1)
-        if now - node.complained > 5:
+        if now - node.complained > COMPLAINT_SECONDS:
             node.complained = now
             log.logger.warning(
                 "route %s: node %s: %s", self.config.name, node.id, os.strerror(error) if error else "closed"
             )
 
-    def upstream_lost(self, upstream: Upstream, error: int) -> None:
-        """Each call in flight gets exactly one answer: unsent ones and reads another try, the others an error."""
+    def upstream_lost(self, upstream: Upstream, error: int, reply: bytes = b"") -> None:
+        """The connection is gone, or must go. `reply`: what the node itself said, when it refused us."""
         if upstream.closed:
             return
         upstream.close()
         self.connections.discard(upstream)
         node = upstream.node
+        if upstream.slow is not None:
+            upstream.slow.waited_by = None
+            upstream.slow = None
         if node.resp2 is upstream:
             node.resp2 = None
         if node.resp3 is upstream:
@@ -334,109 +365,24 @@ class Cluster:
             node.idle.remove(upstream)
             self.route.count_redis("pinned_pool", -1)
             return
-        self.node_failed(node, error)
-        sent = upstream.log.size() - upstream.log.unsent()
-        offset = 0
-        call = upstream.first
-        upstream.first = upstream.last = None
-        torn = upstream.forwarded > 0
-        while call is not None:
-            following = call.after
-            call.after = None
-            if torn:
-                torn = False
-                if call.caller is not None:
-                    call.caller.abort()  # half a reply is out: nothing can be added that the client would understand
-            elif call.caller is not None or call.gather is not None:
-                unsent = not upstream.ready or offset >= sent
-                request = upstream.log.peek(offset, call.length)
-                if not (
-                    upstream.shared
-                    and call.slot != RAW
-                    and (unsent or call.readonly)
-                    and self.retry_later(call, request)
-                ):
-                    upstream.deliver(call, b"-ERR the connection to node %s was lost\r\n" % node.id.encode())
-            offset += call.length
-            call = following
+        if not node.gone:
+            self.node_failed(node, error, upstream.ready and self.loop.now - upstream.born > LIVED_SECONDS)
+        lost = b"-ERR the connection to node %s was lost\r\n" % node.id.encode()
+        self.again.lost(upstream, reply or lost, not reply)
         if upstream.pushes is not None:
             upstream.pushes(b"")
 
-    def handle_error(self, upstream: Upstream, call: Call, line: bytes, request: bytes) -> bool:
-        """An error that says the call was not executed: send it where it belongs, now or a little later. False: the client
-        gets it."""
-        if line.startswith((b"-MOVED ", b"-ASK ")):
-            return self.redirect(upstream, call, line, request)
-        if line.startswith((b"-READONLY ", b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ")):
-            self.route.count_redis("refresh_wanted", 1)
-        elif not line.startswith(b"-TRYAGAIN "):
-            return False
-        else:
-            self.route.count_redis("tryagain", 1)
-        return self.retry_later(call, request)
-
-    def redirect(self, upstream: Upstream, call: Call, line: bytes, request: bytes) -> bool:
-        found = slots.parse_redirect(line)
-        if found is None:
-            return False
-        kind, slot, host, port = found
-        node = self.node(host or upstream.node.host, port)
-        call.caller.fence()
-        call.attempts += 1
-        if kind == "MOVED":
-            self.route.count_redis("redirects_moved", 1)
-            if self.slots[slot] is not node:
-                self.slots[slot] = node
-                node.replica = False
-                self.route.count_redis("refresh_wanted", 1)
-        else:
-            self.route.count_redis("redirects_ask", 1)
-        if call.attempts > self.config.max_redirects:
-            upstream.deliver(call, b"-ERR too many cluster redirections\r\n")
-            return True
-        target = self.shared_of(node, upstream.protocol)
-        if target is None:
-            return self.retry_later(call, request)
-        if kind == "ASK":
-            target.send(Call(None, None, RAW, False, self.loop.now), b"*1\r\n$6\r\nASKING\r\n")
-        target.send(call, request)
-        return True
-
-    def learn(self, line: bytes, origin: str) -> None:
-        """Take over what an error of the node at `origin` says of the layout, and have the cluster looked at."""
-        found = slots.parse_redirect(line) if line.startswith(b"-MOVED ") else None
-        if found is not None:
-            self.slots[found[1]] = self.node(found[2] or origin, found[3])
-        self.route.count_redis("refresh_wanted", 1)
-
-    def retry_later(self, call: Call, request: bytes) -> bool:
-        """Send the call again in a while; False when its attempts are used up."""
-        if call.attempts >= self.config.max_redirects:
-            return False
-        if call.caller is not None:
-            call.caller.fence()
-        self.route.count_redis("retries", 1)
-        delay = FIRST_RETRY * 2**call.attempts
-        call.attempts += 1
-        self.schedule(delay, lambda: self.retry(call, request))
-        return True
-
-    def retry(self, call: Call, request: bytes) -> None:
-        if call.caller is None and call.gather is None:
-            return
-        protocol = call.caller.protocol if call.caller is not None else 2
-        upstream = None
-        if call.slot >= 0:
-            upstream = self.shared(call.slot, protocol, call.readonly)
-        else:
-            node = self.any_node()
-            if node is not None:
-                upstream = self.shared_of(node, protocol)
-        if upstream is None:
-            if not self.retry_later(call, request):
-                Upstream.deliver(call, b"-CLUSTERDOWN no node of the cluster can take this command now\r\n")
-            return
-        upstream.send(call, request)
+    def collect(self, call: Call, reply: bytes) -> None:
+        """A leg's reply. What can't be made of it must not cost the connection: others share it."""
+        gather = call.gather
+        call.gather = None  # a leg and its gather know each other: broken here, their circle needs no collector
+        try:
+            gather.leg_answered(call, reply)
+        except Exception:
+            log.logger.exception("route %s: a command failed and its session was closed", self.config.name)
+            session = getattr(getattr(gather, "owner", gather), "session", None)
+            if session is not None:
+                session.end("internal_error")
 
     # -- upkeep
 
@@ -452,33 +398,52 @@ class Cluster:
 
     def tick(self, now: float) -> None:
         """Ten times a second: answer calls that took too long, and do not wait for ever for slow clients."""
-        late = now - self.config.limits.call_timeout
+        self.ticks += 1
         for upstream in list(self.connections):
-            if upstream.slow is not None and now - upstream.since > PATIENCE:
-                upstream.slow.hopeless = True
-                upstream.slow.waited_by = None
-                upstream.resume()
-            if not upstream.ready and now - upstream.since > self.config.limits.connect_timeout:
-                self.upstream_lost(upstream, errno.ETIMEDOUT)
+            if upstream.slow is not None and upstream.in_flight > 1 and now - upstream.since > upstream.patience:
+                upstream.give_up_waiting()
+            if not upstream.ready:
+                if now - upstream.born > self.config.limits.connect_timeout:
+                    self.upstream_lost(upstream, errno.ETIMEDOUT)
             elif upstream.shared:
-                self.time_out(upstream, late)
+                self.time_out(upstream, now)
+            else:
+                self.time_out_pinned(upstream, now)
+            if self.ticks % TICKS_A_SECOND == 0:
+                upstream.slim()
 
-    def time_out(self, upstream: Upstream, late: float) -> None:
+    def time_out(self, upstream: Upstream, now: float) -> None:
         """The oldest calls are at the front. A late reply finds nobody who wants it and is discarded in its place."""
+        late = now - self.config.limits.call_timeout
         call = upstream.first
+        if upstream.node.gone and (call is None or upstream.node.gone < late):
+            self.upstream_lost(upstream, errno.ENETUNREACH)
+            return
+        if upstream.forwarded and call is not None:
+            if upstream.slow is None and upstream.heard < late:
+                self.upstream_lost(upstream, errno.ETIMEDOUT)
+                return
+            call = call.after
         while call is not None and call.started < late:
+            if isinstance(call.gather, Handshake):
+                self.upstream_lost(upstream, errno.ETIMEDOUT)
+                return
             if call.caller is not None or call.gather is not None:
                 self.route.count_redis("timeouts", 1)
-                caller, gather = call.caller, call.gather
-                call.gather = None
-                reply = b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode()
-                if gather is not None:
-                    call.caller = None
-                    gather.leg_answered(call, reply)
-                else:
-                    caller.answer(call, reply)
+                caller = call.caller
+                self.again.failed(call, b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode())
+                if caller is not None:
                     call.caller = None
             call = call.after
+
+    def time_out_pinned(self, upstream: Upstream, now: float) -> None:
+        """One session's own: a command that blocks may, as long as its node is in office; a pool's connection goes with it."""
+        node, call = upstream.node, upstream.first
+        late = call is not None and call.started < now - self.config.limits.call_timeout
+        if late and not isinstance(call.gather, Blocking):
+            self.upstream_lost(upstream, errno.ETIMEDOUT)
+        elif node.gone or (node.deposed and now - node.deposed > DEPOSED_SECONDS):
+            self.upstream_lost(upstream, errno.ENETUNREACH)
 
     def close(self) -> None:
         for upstream in list(self.connections):

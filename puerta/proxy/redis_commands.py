@@ -24,6 +24,9 @@ NOT_WITHIN_MULTI = frozenset({b"multi", b"watch"})
 
 DEFAULT_USER = b"default"
 
+ROWS = 1 << 10
+"""Workers have rows of their own on the board, so that no two clients of a route have the same id."""
+
 _ids = itertools.count(1)
 
 
@@ -41,7 +44,7 @@ class State:
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.id = next(_ids)
+        self.id = next(_ids) * ROWS + session.route.row
         self.library = self.library_version = b""
         self.transaction: Transaction | None = None
         self.pubsub: Subscriptions | None = None
@@ -101,6 +104,8 @@ def take(session: Any, arguments: list[bytes]) -> bool:
 def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
     """In the order in which a server looks at a command (server.c, processCommand)."""
     spec, problem = examine(arguments)
+    if not state.trusted and (spec is None or spec.handler not in BEFORE_AUTH):
+        problem = b"NOAUTH Authentication required."
     if not problem:
         problem = forbidden(session, state, spec)
     if problem:
@@ -127,8 +132,6 @@ def examine(arguments: list[bytes]) -> tuple[Any, bytes]:
 
 def forbidden(session: Any, state: State, spec: Any) -> bytes:
     """Why this client must not use this command now."""
-    if not state.trusted and spec.handler not in BEFORE_AUTH:
-        return b"NOAUTH Authentication required."
     if spec.handler in NOT_WITHIN_MULTI and state.transaction is not None and state.transaction.open:
         return b"ERR Command '%s' not allowed inside a transaction" % spec.name.lower()
     if state.pubsub is not None and session.protocol == 2 and spec.handler not in WHILE_SUBSCRIBED:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from puerta.protocol import resp
+from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, NOT_EXECUTED, asked_node, unavailable, wait_turn
 from puerta.proxy.redis_transaction import Transaction, leave
-from puerta.proxy.redis_upstream import RAW, Call
 
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 RETRY_SECONDS = 0.05
@@ -72,7 +72,7 @@ class Exec:
     def send(self, upstream: Any, asking: bool) -> None:
         session = self.session
         self.refusal = b""
-        if upstream is None or upstream.closed or upstream.log.size() > session.most:
+        if upstream is None or upstream.closed or upstream.full():
             full = upstream if upstream is not None and not upstream.closed else None
             self.finish(unavailable(session, self.slot, full))
             return
@@ -104,17 +104,27 @@ class Exec:
         if self.attempts > cluster.config.max_redirects or self.main.caller is None:
             return False
         asked = asked_node(cluster, upstream, self.refusal)
-        cluster.learn(self.refusal, upstream.node.host)
-        self.session.fence()
-        if asked is not None:
-            self.send(cluster.shared_of(asked, upstream.protocol), True)
-        else:
-            cluster.schedule(0 if self.refusal.startswith(b"-MOVED") else RETRY_SECONDS * self.attempts, self.resume)
+        known = cluster.learn(self.refusal, upstream.node.host) or asked is not None
+        cluster.again.queue(
+            self.main,
+            self.session,
+            self.slot,
+            lambda: self.resume(asked),
+            0.0 if known else RETRY_SECONDS * self.attempts,
+        )
         return True
 
-    def resume(self) -> None:
-        if self.main is not None and self.main.caller is not None:
+    def resume(self, asked: Any) -> None:
+        if self.main is None or self.main.caller is None:
+            return
+        if asked is not None:
+            self.send(self.session.cluster.shared_of(asked, self.session.protocol), True)
+        else:
             self.begin()
+
+    def leg_answered(self, leg: Any, reply: bytes) -> None:
+        """What was to be sent again before it came to nothing, and so does this."""
+        self.finish(reply)
 
     def finish(self, reply: bytes) -> None:
         main, self.main = self.main, None
@@ -122,6 +132,7 @@ class Exec:
         if main is not None and main.caller is not None:
             self.session.cluster.measure(main)
             self.session.answer(main, reply)
+        self.session.cluster.again.settled(main)
 
     def caller_left(self) -> None:
         self.main = None

@@ -3,7 +3,7 @@
 from typing import Any
 
 from puerta.protocol import commands, resp, slots
-from puerta.proxy.redis_upstream import Call
+from puerta.proxy.redis_caller import Call
 
 CROSSSLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"
 
@@ -14,11 +14,11 @@ ASKING = resp.command(b"ASKING")
 
 
 def slot_for(spec: Any, arguments: list[bytes]) -> tuple[int, bytes]:
-    """The one slot of the command's keys: (slot, b""), (-1, b"") for a command without keys, or (-1, error)."""
+    """The one slot of the command's keys: (slot, b""), (-1, b"") for a command without keys, or (-1, CROSSSLOT)."""
     try:
         positions = commands.keys(spec, arguments)
-    except ValueError as error:
-        return -1, resp.error(error.args[0])
+    except ValueError:
+        return -1, b""  # any node will say what is wrong with the arguments
     found = {slots.slot_of(arguments[position]) for position in positions}
     if len(found) > 1:
         return -1, CROSSSLOT
@@ -37,7 +37,7 @@ def forward(session: Any, spec: Any, arguments: list[bytes]) -> None:
         if slot >= 0
         else cluster.shared_of(cluster.any_node(), session.protocol)
     )
-    if upstream is None or upstream.log.size() > session.most:
+    if upstream is None or upstream.full():
         session.reply(unavailable(session, slot, upstream))
         return
     call = Call(session, spec, slot, spec.readonly, session.loop.now)

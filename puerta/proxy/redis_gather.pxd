@@ -1,4 +1,4 @@
-from puerta.proxy.redis_upstream cimport Call
+from puerta.proxy.redis_caller cimport Call
 
 
 cdef class Gather:
@@ -7,6 +7,7 @@ cdef class Gather:
     cdef public bint tolerant
     cdef public list legs
     cdef public Py_ssize_t outstanding
+    cdef public Py_ssize_t held
     cdef public Call main
     cpdef expect(self, Call leg)
     cpdef seal(self)

@@ -7,11 +7,11 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from puerta.proxy.redis_upstream import Call
+    from puerta.proxy.redis_caller import Call
 
 from puerta.protocol import commands, resp
 from puerta.protocol.resp import elements
-from puerta.proxy.redis_upstream import RAW
+from puerta.proxy.redis_caller import RAW, TOO_LARGE
 
 Combine = Callable[[list[bytes]], bytes]
 
@@ -26,12 +26,13 @@ class Gather:
     """
 
     if not cython.compiled:
-        __slots__ = ("combine", "legs", "main", "outstanding", "session", "tolerant")
+        __slots__ = ("combine", "held", "legs", "main", "outstanding", "session", "tolerant")
 
     def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
         self.session = session
         self.combine = combine
         self.tolerant = tolerant
+        self.held = 0
         self.legs: list[Any] = []
         # Legs without an answer, and one for whoever adds legs: all that there are may fail at once.
         self.outstanding = 1
@@ -50,7 +51,7 @@ class Gather:
         """One more leg; `slot` RAW pins it to its node, so that it is never sent elsewhere."""
         leg = Call(self.session, spec, slot, spec.readonly, self.session.loop.now)
         self.expect(leg)
-        if upstream is None or upstream.log.size() > self.session.most:
+        if upstream is None or upstream.full():
             self.leg_answered(leg, UNREACHABLE)
         else:
             upstream.send(leg, request)
@@ -67,16 +68,31 @@ class Gather:
             self.finish()
 
     def leg_answered(self, leg: Call, reply: bytes) -> None:
-        if not leg.done:
-            leg.done = True
+        if leg.done:
+            return
+        leg.done = True
+        if self.main is not None:
             leg.reply = reply
-            self.settle()
+            self.held += len(reply)
+            self.session.held += len(reply)
+            if self.session.held > self.session.most:
+                self.give_up()
+        self.settle()
+
+    def give_up(self) -> None:
+        """What has come is more than may be held for this client; what is still to come is not wanted any more."""
+        main, self.main = self.main, None
+        for leg in self.legs:
+            leg.reply = leg.caller = None
+        self.session.held -= self.held
+        self.session.answer(main, TOO_LARGE)
 
     def finish(self) -> None:
         main, self.main = self.main, None
         legs, self.legs = self.legs, []  # they name us: a circle that only the collector would find
         if main is None or main.caller is None:
             return
+        self.session.held -= self.held
         replies = [leg.reply for leg in legs]
         failed = next((reply for reply in replies if reply[:1] == b"-"), None)
         self.session.cluster.measure(main)

@@ -11,8 +11,8 @@ from typing import Any
 
 from puerta.protocol import resp, slots
 from puerta.protocol.resp import elements
+from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import CROSSSLOT, unavailable, wait_turn
-from puerta.proxy.redis_upstream import RAW, Call
 
 PROBE = resp.command(b"PING", b"puerta")
 PROBED = (b"$6\r\npuerta\r\n", b"*2\r\n$4\r\npong\r\n$6\r\npuerta\r\n")
@@ -152,9 +152,9 @@ class Subscriptions:
     def resubscribe(self) -> None:
         if self.session.over:
             return
-        nodes = self.session.cluster.slots
+        cluster = self.session.cluster
         for channel in self.moving:
-            node = nodes[slots.slot_of(channel)]
+            node = cluster.owner(slots.slot_of(channel))
             if not self.send(node, node, resp.command(b"SSUBSCRIBE", channel)):
                 self.resubscribe_soon()
                 return
@@ -225,7 +225,7 @@ class Change:
             self.finish(self.refusal)
             return
         cluster.learn(self.refusal, place.host)
-        self.begin([cluster.slots[self.slot]])
+        self.begin([cluster.owner(self.slot)])
 
     def finish(self, reply: bytes) -> None:
         main, self.main = self.main, None
@@ -253,7 +253,7 @@ def subscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
         return True
     if not wait_turn(session):
         return False
-    place = session.cluster.slots[slot] if sharded else ANY
+    place = session.cluster.owner(slot) if sharded else ANY
     if place is None:
         session.reply(unavailable(session, slot, None))
         return True

@@ -11,8 +11,8 @@ from typing import Any
 
 from puerta.protocol import resp
 from puerta.protocol.resp import elements
+from puerta.proxy.redis_caller import RAW
 from puerta.proxy.redis_gather import Gather
-from puerta.proxy.redis_upstream import RAW
 
 PLACE_BITS = 10
 PRINT_BITS = 10

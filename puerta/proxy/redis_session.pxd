@@ -3,8 +3,9 @@ from puerta.protocol.resp cimport Request
 from puerta.protocol.spec cimport Spec
 from puerta.protocol.span cimport NameIndex, Spans, key_slot, line_end
 from puerta.proxy.redis_cluster cimport Cluster
+from puerta.proxy.redis_caller cimport Call, Caller
 from puerta.proxy.redis_gather cimport Gather
-from puerta.proxy.redis_upstream cimport Call, Caller, Upstream
+from puerta.proxy.redis_upstream cimport Upstream
 from puerta.reactor.native cimport Buffer
 from puerta.reactor.relay cimport Meter
 
@@ -15,6 +16,7 @@ cdef extern from "sys/epoll.h" nogil:
 
 cdef enum:
     HANGUP = 0x2010  # EPOLLRDHUP | EPOLLHUP
+    BROKEN = 0x18  # EPOLLERR | EPOLLHUP
     AGAIN = -11  # -EAGAIN
     MORE = 0
     COMPLETE = 1
@@ -30,7 +32,6 @@ cdef class RedisSession(Caller):
     cdef public Cluster cluster
     cdef public NameIndex index
     cdef public Meter meter_in
-    cdef public Meter meter_out
     cdef public str host
     cdef public int port
     cdef public Buffer input
@@ -40,20 +41,17 @@ cdef class RedisSession(Caller):
     cdef public bint fenced
     cdef public bint consuming
     cdef public bint unread
-    cdef public bint ended
-    cdef public bint leaving
+    cdef public bint hung
     cdef public bint over
     cdef public object state
     cdef public double opened
-    cdef public double active
-    cdef public double first_byte
     cdef public long long received
-    cdef public long long sent
     cdef public long long commands
-    @cython.locals(buffer=Buffer, got=cython.Py_ssize_t)
+    @cython.locals(buffer=Buffer, got=cython.Py_ssize_t, large=cython.bint)
     cdef int read(self) except -1
-    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t)
     cdef int consume(self, Buffer buffer) except -1
+    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t)
+    cdef int take_commands(self, Buffer buffer) except -1
     @cython.locals(spans=Spans, spec=Spec, arity=cython.Py_ssize_t)
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
@@ -64,7 +62,6 @@ cdef class RedisSession(Caller):
         name_length=cython.Py_ssize_t, at=cython.Py_ssize_t, end=cython.Py_ssize_t,
     )
     cdef int split(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
-    cdef int went(self, Py_ssize_t size) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
     cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)
@@ -76,7 +73,5 @@ cdef class RedisSession(Caller):
     cpdef resume(self)
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
-    @cython.locals(out=Buffer, sent=cython.Py_ssize_t, left=cython.Py_ssize_t, upstream=Upstream)
-    cpdef on_turn_end(self)
     cpdef drained(self)
     cpdef overflow(self)

@@ -18,21 +18,25 @@ if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
     from puerta.protocol.span import key_slot, line_end
     from puerta.protocol.spec import KEYED, SPLIT
+    from puerta.proxy.redis_caller import Call, Caller
     from puerta.proxy.redis_gather import Gather
-    from puerta.proxy.redis_upstream import Call, Caller
-    from puerta.reactor.native import Buffer
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
     HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
+    BROKEN = select.EPOLLERR | select.EPOLLHUP
     AGAIN = -errno.EAGAIN
 
+from puerta import log
 from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
 from puerta.proxy.redis_gather import UNREACHABLE, combiner
 
 READ = 64 << 10
-LOW_WATER = 256 << 10
-"""Bytes waiting for the client below which its upstream is read again and new commands are taken."""
+MOST_UNREAD = 1 << 20
+"""Bytes waiting for the client above which no new commands are taken."""
+
+ROOM = 1 << 20
+"""What a request may be longer than its longest argument may be."""
 
 
 class RedisSession(Caller):
@@ -43,20 +47,18 @@ class RedisSession(Caller):
 
     if not cython.compiled:
         __slots__ = (
-            "active", "cluster", "commands", "consuming", "ended", "fenced", "first_byte", "host", "index", "input", "leaving",
-            "limit", "meter_in", "meter_out", "opened", "over", "port", "received", "request", "route", "sent", "special",
-            "state", "unread",
+            "cluster", "commands", "consuming", "fenced", "host", "hung", "index", "input", "limit", "meter_in", "opened",
+            "over", "port", "received", "request", "route", "special", "state", "unread",
         )  # fmt: skip
 
     relaying = True
 
     def __init__(self, route: Any, fd: int, host: str, port: int) -> None:
-        Caller.__init__(self, route.loop, fd, route.limits.buffer)
+        Caller.__init__(self, route.loop, fd, route.limits.buffer, route.bytes_out)
         self.route = route
         self.cluster = route.cluster
         self.index = route.index
         self.meter_in = route.bytes_in
-        self.meter_out = route.bytes_out
         self.host = host
         self.port = port
         self.input: Any = None
@@ -65,13 +67,10 @@ class RedisSession(Caller):
         self.fenced = False
         self.consuming = False
         self.unread = False
-        self.ended = False
-        self.leaving = False
+        self.hung = False
         self.over = False
-        self.opened = self.active = route.loop.now
-        self.first_byte = 0.0
+        self.opened = route.loop.now
         self.received = 0
-        self.sent = 0
         self.commands = 0
         self.special = False
         self.state: Any = redis_commands.State(self)
@@ -83,32 +82,53 @@ class RedisSession(Caller):
     def on_event(self, events: int) -> None:
         if events & EPOLLOUT and self.out is not None:
             self.on_turn_end()
-        if not self.closed and events & (EPOLLIN | HANGUP | EPOLLERR):
+        if self.closed:
+            return
+        if events & HANGUP:
+            self.hung = True
+            if self.blocked() and self.is_gone(events):
+                self.end("client_reset" if events & BROKEN else "client_closed")
+                return
+        if events & (EPOLLIN | HANGUP | EPOLLERR):
             self.read()
 
     def on_again(self) -> None:
         self.read()
 
+    def is_gone(self, events: int) -> bool:
+        """Told so by the kernel while we don't read: no reply can reach the client, or nothing but it ends its wait."""
+        return bool(events & BROKEN or self.state.waits_alone())
+
     def blocked(self) -> bool:
         """No command is taken now."""
-        if self.fenced or self.leaving or self.pending >= self.limit:
+        if self.fenced or self.leaving:
             return True
-        return self.out is not None and self.out.size() > LOW_WATER * 4
+        if self.pending >= self.limit:
+            self.starved = True
+            return True
+        return self.out is not None and self.out.size() > MOST_UNREAD
 
     def read(self) -> int:
         if self.ended or self.closed:
             return 0
         if self.blocked():
             self.unread = True
+            if self.hung and self.state.waiting is not None:
+                self.end("client_closed")
             return 0
         self.unread = False
-        buffer = self.loop.scratch if self.input is None else self.input
+        large = self.input is not None and self.input.size() > READ
+        buffer = self.input if large else self.loop.scratch
         got = buffer.fill(self.fd, READ)
         if got <= 0:
             return self.nothing_read(got)
         self.received += got
         self.meter_in.total += got
         self.active = self.loop.now
+        if self.input is not None and not large:
+            self.input.extend(buffer.data, buffer.start, got)
+            buffer.skip(got)
+            buffer = self.input
         self.consume(buffer)
         if self.closed:
             self.loop.scratch.take()
@@ -118,7 +138,7 @@ class RedisSession(Caller):
                 self.input = buffer.split()
         elif not self.input.size():
             self.input = None
-        if got == READ:
+        if got == READ or self.hung:
             self.loop.again(self)
         return 0
 
@@ -135,52 +155,13 @@ class RedisSession(Caller):
             self.end("client_closed")
         return 0
 
-    def on_turn_end(self) -> None:
-        """Send what has gathered, and let go of the buffer when all of it went."""
-        out = self.out
-        if out is None:
-            return
-        sent = out.drain(self.fd)
-        if sent < 0:
-            if sent != AGAIN:
-                self.end("client_reset")
-            elif out.size() > self.most:
-                self.overflow()
-            return
-        self.went(sent)
-        left = out.size()
-        if left > self.most:
-            self.overflow()
-            return
-        if left == 0:
-            self.out = None
-            self.hopeless = False
-            if (self.leaving or self.ended) and self.first is None:
-                self.end("client_closed")
-                return
-        if left < LOW_WATER:
-            if self.waited_by is not None:
-                upstream = self.waited_by
-                self.waited_by = None
-                upstream.resume()
-            if self.unread or self.input is not None:
-                self.resume()
-
-    def went(self, size: int) -> int:
-        """So many bytes went out to the client."""
-        if not self.sent:
-            self.first_byte = self.loop.now
-        self.sent += size
-        self.meter_out.total += size
-        self.active = self.loop.now
-        return 0
-
     # -- commands
 
     def resume(self) -> None:
-        """Go on with what waits in `input` and with what was left unread."""
+        """Go on with what waits in `input`, and in a turn of its own with what was left unread."""
         if self.closed or self.consuming or self.blocked():
             return
+        self.starved = False
         if self.input is not None:
             self.consume(self.input)
             if self.closed:
@@ -188,48 +169,60 @@ class RedisSession(Caller):
             if self.input is not None and not self.input.size():
                 self.input = None
         if self.unread and not self.blocked():
-            self.read()
+            self.loop.again(self)
 
     def drained(self) -> None:
-        if self.fenced:
-            self.fenced = False
+        self.fenced = False
         if not self.consuming and (self.input is not None or self.unread):
             self.resume()
-        if self.ended and not self.closed and self.first is None and (self.out is None or not self.out.size()):
-            self.end("client_closed")
+        if (self.ended or self.leaving) and not self.closed:
+            self.loop.later(self)
 
     def consume(self, buffer: Any) -> int:
         """Take every complete command off the buffer, as long as nothing makes the session wait."""
         self.consuming = True
         try:
-            while buffer.end > buffer.start and not self.blocked():
-                request = self.request
-                if request is None:
-                    request = self.route.spare_request
-                    request.reset()
-                request.trusted = not self.special or self.state.trusted
-                status = request.parse(buffer.data, buffer.start, buffer.end)
-                if status == MORE:
-                    if self.request is None:
-                        self.request = request
-                        self.route.spare_request = Request(request.biggest)
-                    break
-                self.request = None
-                length = request.at
-                if status == COMPLETE:
-                    if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
-                        break
-                elif status == INLINE:
-                    if not self.inline(buffer.peek(0, length)):
-                        break
-                else:
-                    self.protocol_error(request.error)
-                    break
-                if self.closed:
-                    break
-                buffer.skip(length)
+            self.take_commands(buffer)
+            if buffer.size() > self.most + ROOM and not self.closed:
+                self.protocol_error(b"request is larger than Puerta may hold (limits.buffer)")
+            if self.leaving:
+                self.loop.later(self)
+            elif self.hung and not self.closed and self.state.waits_alone():
+                self.end("client_closed")
+        except Exception:  # a fault of ours: whoever's turn brought us here must not pay for it
+            log.logger.exception("route %s: a session failed and was closed", self.route.name)
+            self.end("internal_error")
         finally:
             self.consuming = False
+        return 0
+
+    def take_commands(self, buffer: Any) -> int:
+        while buffer.end > buffer.start and not self.blocked():
+            request = self.request
+            if request is None:
+                request = self.route.spare_request
+                request.reset()
+            request.trusted = not self.special or self.state.trusted
+            status = request.parse(buffer.data, buffer.start, buffer.end)
+            if status == MORE:
+                if self.request is None:
+                    self.request = request
+                    self.route.spare_request = Request(request.biggest)
+                break
+            self.request = None
+            length = request.at
+            if status == COMPLETE:
+                if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
+                    break
+            elif status == INLINE:
+                if not self.inline(buffer.peek(0, length)):
+                    break
+            else:
+                self.protocol_error(request.error)
+                break
+            if self.closed:
+                break
+            buffer.skip(length)
         return 0
 
     def dispatch(self, request: Any, data: Any, start: int) -> int:
@@ -266,7 +259,7 @@ class RedisSession(Caller):
             leg = Call(self, spec, slot, spec.readonly, self.loop.now)
             gather.expect(leg)
             upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
-            if upstream is None or upstream.log.size() > self.most:
+            if upstream is None or upstream.full():
                 gather.leg_answered(leg, UNREACHABLE)
                 continue
             log = upstream.log
@@ -299,7 +292,7 @@ class RedisSession(Caller):
                     return 1
                 at += step
         upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
-        if upstream is None or upstream.log.size() > self.most:
+        if upstream is None or upstream.full():
             self.reply(redis_forward.unavailable(self, slot, upstream))
             return 1
         call = Call(self, spec, slot, spec.readonly, self.loop.now)
@@ -346,23 +339,17 @@ class RedisSession(Caller):
         call.muted = self.state.silent
         self.enqueue(call)
 
-    def push(self, data: bytes) -> None:
-        """An out-of-band message, between two replies."""
-        if self.out is None:
-            self.out = Buffer()
-        self.out.append(data)
-        self.loop.later(self)
-
     def protocol_error(self, text: bytes) -> None:
         """As the server does: the replies that are due, the error, and the end."""
-        self.route.count("closed_protocol_error")
         self.leaving = True
-        self.reply(b"-ERR Protocol error: " + text + b"\r\n")
+        self.farewell = "protocol_error"
+        self.reply(resp.error(b"ERR Protocol error: " + text))
         self.input = None
 
     def fence(self) -> None:
         """A call was redirected: take no further command before all that are under way are answered."""
-        self.fenced = True
+        if self.first is not None:
+            self.fenced = True
 
     def overflow(self) -> None:
         self.end("output_limit")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from puerta.protocol import commands, resp, slots
+from puerta.proxy.redis_caller import RAW
 from puerta.proxy.redis_forward import forward
-from puerta.proxy.redis_gather import COMBINE, UNREACHABLE, Gather, combiner, first_fine
+from puerta.proxy.redis_gather import COMBINE, Gather, combiner, first_fine
 from puerta.proxy.redis_scan import scan
-from puerta.proxy.redis_upstream import RAW
 from puerta.proxy.redis_wait import wait
 
 NO_MASTERS = b"-CLUSTERDOWN The cluster is down\r\n"
@@ -83,15 +83,13 @@ def kill(session: Any, spec: Any, arguments: list[bytes]) -> bool:
         upstream = cluster.borrow(node, session.protocol)
         gather.add(spec, RAW, upstream, request)
         if upstream is not None:
-            leg = gather.legs[-1]
-            leg.gather = Lent(gather, upstream)
-            cluster.schedule(cluster.config.limits.call_timeout, lambda leg=leg: leg.gather.expire(leg))
+            gather.legs[-1].gather = Lent(gather, upstream)
     gather.seal()
     return True
 
 
 class Lent:
-    """Gives the leg's connection back when its reply has come, or does not come in time."""
+    """Gives the leg's connection back when its reply has come. One that does not come in time is lost with its connection."""
 
     __slots__ = ("gather", "upstream")
 
@@ -100,18 +98,9 @@ class Lent:
         self.upstream = upstream
 
     def leg_answered(self, leg: Any, reply: bytes) -> None:
-        self.let_go(True)
+        cluster, upstream = self.gather.session.cluster, self.upstream
+        cluster.schedule(0, lambda: cluster.give_back(upstream, True))
         self.gather.leg_answered(leg, reply)
-
-    def expire(self, leg: Any) -> None:
-        if self.upstream is not None:
-            self.let_go(False)
-            self.gather.leg_answered(leg, UNREACHABLE)
-
-    def let_go(self, clean: bool) -> None:
-        upstream, self.upstream = self.upstream, None
-        cluster = self.gather.session.cluster
-        cluster.schedule(0, lambda: cluster.give_back(upstream, clean))
 
 
 HANDLERS: dict[bytes, Callable[[Any, Any, list[bytes]], bool]] = {

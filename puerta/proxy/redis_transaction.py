@@ -7,8 +7,8 @@ come between, and it costs no connection. Only WATCH ties a session to one of it
 from typing import Any
 
 from puerta.protocol import commands, resp
+from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import CROSSSLOT, slot_for
-from puerta.proxy.redis_upstream import RAW, Call
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -82,8 +82,6 @@ class Transaction:
         if spec.handler in (b"subscribe", b"unsubscribe"):
             return -1, refused(spec)
         slot, problem = slot_for(spec, arguments)
-        if problem and problem is not CROSSSLOT:
-            return -1, b""  # the server says so, when it executes it
         if spec.kind == commands.SPLIT and slot < 0 and not problem:
             return -1, refused(spec)
         if slot >= 0 and (self.slot not in (-1, slot) or not self.on_watched_node(slot)):

@@ -1,5 +1,6 @@
 cimport cython
 from puerta.protocol.resp cimport Scan
+from puerta.proxy.redis_caller cimport Call, Caller
 from puerta.reactor.loop cimport Channel, Loop
 from puerta.reactor.native cimport Buffer, send_span
 
@@ -14,46 +15,6 @@ cdef enum:
     AGAIN = -11  # -EAGAIN
     MORE = 0
     COMPLETE = 1
-
-
-cdef class Call:
-    cdef public Caller caller
-    cdef public Call next
-    cdef public Call after
-    cdef public object spec
-    cdef public object gather
-    cdef public object reply
-    cdef public Py_ssize_t length
-    cdef public double started
-    cdef public int slot
-    cdef public int attempts
-    cdef public bint done
-    cdef public bint muted
-    cdef public bint readonly
-
-
-cdef class Caller(Channel):
-    cdef public Call first
-    cdef public Call last
-    cdef public Py_ssize_t pending
-    cdef public Buffer out
-    cdef public bint streaming
-    cdef public bint hopeless
-    cdef public Upstream waited_by
-    cdef public Py_ssize_t held
-    cdef public Py_ssize_t most
-    cdef public int protocol
-    cdef int enqueue(self, Call call) except -1
-    cdef int answered(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
-    cdef int stream(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
-    @cython.locals(sent=cython.Py_ssize_t)
-    cdef int put(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
-    cdef int went(self, Py_ssize_t size) except -1
-    cpdef answer(self, Call call, bytes reply)
-    @cython.locals(call=Call)
-    cdef int advance(self) except -1
-    cpdef drained(self)
-    cpdef overflow(self)
 
 
 cdef class Upstream(Channel):
@@ -73,8 +34,14 @@ cdef class Upstream(Channel):
     cdef public bint ready
     cdef public bint shared
     cdef public bint replica
+    cdef public bint hung
     cdef public int protocol
+    cdef public double born
     cdef public double since
+    cdef public double heard
+    cdef public double patience
+    cdef public double patient_from
+    cpdef bint full(self)
     cdef int push_call(self, Call call) except -1
     cdef int append(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cpdef send(self, Call call, bytes request)
@@ -89,7 +56,11 @@ cdef class Upstream(Channel):
     @cython.locals(call=Call)
     cdef int drop_first(self) except -1
     cpdef overflow(self)
+    cpdef wait_for(self, Caller caller)
     cpdef resume(self)
+    cpdef give_up_waiting(self)
+    @cython.locals(call=Call)
+    cpdef fence_slots(self, set moved)
     @cython.locals(call=Call, data=cython.p_uchar, kind=cython.uchar, letter=cython.uchar)
     cdef int take_reply(self, Py_ssize_t start, Py_ssize_t length) except -1
     @cython.locals(buffer=Buffer, call=Call, caller=Caller, size=cython.Py_ssize_t, last=cython.Py_ssize_t)

@@ -14,14 +14,16 @@ import cython
 
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, MORE, Scan
+    from puerta.proxy.redis_caller import Call, Caller
     from puerta.reactor.loop import Channel
-    from puerta.reactor.native import Buffer, send_span
+    from puerta.reactor.native import Buffer
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
     HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
     BROKEN = select.EPOLLERR | select.EPOLLHUP
     AGAIN = -errno.EAGAIN
 
+from puerta.proxy.redis_caller import RAW, TOO_LARGE
 from puerta.reactor import native
 
 READ = 64 << 10
@@ -33,171 +35,31 @@ HIGH_WATER = 1 << 20
 """Bytes waiting for a slow client from which on its upstream is not read ..."""
 
 PATIENCE = 0.2
-"""... but never for longer than this many seconds without progress: others wait behind the same reply."""
+"""... but while others wait behind the same reply, only for so many seconds in all. Then the reply is held for the client ..."""
+
+SLOWEST = 32 << 20
+"""... unless it takes so many bytes a second: what it took earns it patience."""
+
+IMPATIENCE = 2.0
+"""Seconds for which an upstream waits for nobody, after a client wore its patience out."""
+
+MOST_CALLS = 1 << 16
+"""In flight on one upstream; beyond it commands are refused: their node is behind, or hangs."""
 
 ROUNDS = 8
-
-DIRECT = 8 << 10
-"""Bytes from which on a system call of their own costs less than a copy."""
-
-RAW = -2
-"""The slot of a call whose errors are its sender's business: a part of a transaction, a handshake."""
-
-
-class Call:
-    """One command of one client in flight. `next` is the one behind it in its session's queue, `after` in its upstream's.
-
-    `gather` is what collects this leg's reply when the command was taken apart (or checks it, in a handshake). Without a
-    `caller` nobody wants the reply any more: it is discarded when its turn comes. The client does not get a `muted` reply.
-    """
-
-    if not cython.compiled:
-        __slots__ = (
-            "after", "attempts", "caller", "done", "gather", "length", "muted", "next", "readonly", "reply", "slot", "spec",
-            "started",
-        )  # fmt: skip
-
-    def __init__(self, caller: Any, spec: Any, slot: int, readonly: bool, started: float) -> None:
-        self.caller = caller
-        self.spec = spec
-        self.slot = slot
-        self.readonly = readonly
-        self.started = started
-        self.next: Any = None
-        self.after: Any = None
-        self.gather: Any = None
-        self.reply: Any = None
-        self.length = 0
-        self.attempts = 0
-        self.done = False
-        self.muted = False
-
-
-class Caller(Channel):
-    """A client's channel as its calls see it: a queue of calls, and the replies in their order."""
-
-    if not cython.compiled:
-        __slots__ = (
-            "first", "held", "hopeless", "last", "most", "out", "pending", "protocol", "streaming", "waited_by",
-        )  # fmt: skip
-
-    def __init__(self, loop: Any, fd: int, most: int) -> None:
-        self.loop = loop
-        self.fd = fd
-        self.closed = False
-        self.queued = False
-        self.most = most
-        self.first: Any = None
-        self.last: Any = None
-        self.pending = 0
-        self.out: Any = None
-        self.streaming = False
-        self.held = 0
-        self.waited_by: Any = None
-        self.hopeless = False
-        self.protocol = 2
-
-    def enqueue(self, call: Call) -> int:
-        """The call joins the queue; its reply will go out behind those of all before it."""
-        if self.last is None:
-            self.first = call
-        else:
-            self.last.next = call
-        self.last = call
-        self.pending += 1
-        return 0
-
-    def answered(self, call: Call, data: Any, start: int, length: int) -> int:
-        """The reply data[start:start+length] of a call has come. At the head of the queue it goes straight out."""
-        if call.muted:
-            call.done = True
-            if call is self.first:
-                self.advance()
-        elif call is self.first:
-            self.put(data, start, length)
-            call.done = True
-            call.reply = None
-            self.advance()
-        else:
-            call.reply = bytes(data[start : start + length])
-            call.done = True
-            self.held += length
-            if self.held > self.most:
-                self.overflow()
-        return 0
-
-    def stream(self, call: Call, data: Any, start: int, length: int) -> int:
-        """A part of a long reply to the call at the head; `answered` follows with the rest."""
-        self.streaming = True
-        return self.put(data, start, length)
-
-    def put(self, data: Any, start: int, length: int) -> int:
-        """Bytes for the client: long ones at once, without a copy; what the socket does not take, at the end of the turn."""
-        if self.out is None:
-            if length >= DIRECT:
-                sent = send_span(self.fd, data, start, length)
-                if sent > 0:
-                    self.went(sent)
-                    if sent == length:
-                        return 0
-                    start += sent
-                    length -= sent
-            self.out = Buffer()
-        self.out.extend(data, start, length)
-        self.loop.later(self)
-        return 0
-
-    def went(self, size: int) -> int:
-        """So many bytes went out to the client."""
-        return 0
-
-    def answer(self, call: Call, reply: bytes) -> None:
-        """A reply made here, not received."""
-        call.reply = None if call.muted else reply
-        call.done = True
-        if call is self.first:
-            self.advance()
-
-    def advance(self) -> int:
-        """Send the replies at the head that are complete, up to the first that is not."""
-        call = self.first
-        while call is not None and call.done:
-            if call.reply is not None:
-                if self.out is None:
-                    self.out = Buffer()
-                self.out.append(call.reply)
-                self.held = max(0, self.held - len(call.reply))
-                call.reply = None
-                self.loop.later(self)
-            self.first = call.next
-            call.next = None
-            call.caller = None
-            self.pending -= 1
-            call = self.first
-        self.streaming = False
-        if call is None:
-            self.last = None
-            self.held = 0
-            self.drained()
-        return 0
-
-    def drained(self) -> None:
-        """Every call has been answered."""
-
-    def overflow(self) -> None:
-        """More is waiting for this client than may be held."""
 
 
 class Upstream(Channel):
     """`node` is where it leads, `protocol` what it speaks; `cluster` decides what becomes of errors and of a lost connection.
 
-    `pushes(data)` takes out-of-band messages (RESP3 pushes); `slow` is a client for whose sake reading pauses.
+    `pushes(data)` takes out-of-band messages (RESP3 pushes); `slow` is a client for whose sake reading pauses, since `since`;
+    `replica`: the node was told READONLY. `forwarded` are the bytes of the oldest reply that its client already has.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "cluster", "first", "forwarded", "in_flight", "input", "last", "log", "most", "node", "protocol", "pushes",
-            "ready", "replica", "room", "scan", "shared", "since", "slow",
+            "born", "cluster", "first", "forwarded", "heard", "hung", "in_flight", "input", "last", "log", "most", "node",
+            "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared", "since", "slow",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
@@ -222,9 +84,16 @@ class Upstream(Channel):
         self.room = READ
         self.most = cluster.most
         self.ready = False
-        self.since = loop.now
+        self.hung = False
+        self.patience = PATIENCE
+        self.patient_from = 0.0
+        self.born = self.since = self.heard = loop.now
 
     # -- requests
+
+    def full(self) -> bool:
+        """It holds as much as it may: the node does not keep up."""
+        return self.in_flight >= MOST_CALLS or self.log.size() > self.most
 
     def push_call(self, call: Call) -> int:
         call.after = None
@@ -263,6 +132,8 @@ class Upstream(Channel):
                 return
             self.ready = True
             self.cluster.upstream_ready(self)
+        if events & HANGUP:
+            self.hung = True
         if events & EPOLLOUT:
             self.on_turn_end()
         if not self.closed and events & (EPOLLIN | HANGUP | EPOLLERR):
@@ -282,17 +153,19 @@ class Upstream(Channel):
                 if got != AGAIN:
                     self.cluster.upstream_lost(self, -got)
                 return 0
-            if self.parse() < 0:
+            self.heard = self.loop.now
+            if self.parse():
                 return 0
             if got < room:
-                return 0
-            if room < MOST_READ:
+                if not self.hung:
+                    return 0
+            elif room < MOST_READ:
                 self.room = room * 2
         self.loop.again(self)
         return 0
 
     def parse(self) -> int:
-        """Hand out the replies that are complete; -1 when the connection was given up meanwhile."""
+        """Hand out the replies that are complete; 1 when the connection was given up meanwhile."""
         buffer = self.input
         while buffer.end > buffer.start:
             status = self.scan.advance(buffer.data, buffer.start - self.forwarded, buffer.end)
@@ -301,15 +174,15 @@ class Upstream(Channel):
                     self.stream_head()
                     if buffer.end - buffer.start > self.most:
                         self.overflow()
-                return 0
+                return 1 if self.closed else 0
             if status != COMPLETE or (self.first is None and self.pushes is None):
                 self.cluster.upstream_lost(self, errno.EPROTO)
-                return -1
+                return 1
             length = self.scan.at - self.forwarded
             self.scan.reset()
             self.take_reply(buffer.start, length)
             if self.closed:
-                return -1
+                return 1
             self.forwarded = 0
             buffer.skip(length)
         return 0
@@ -330,15 +203,16 @@ class Upstream(Channel):
                 line = bytes(data[start : start + length])
                 request = self.log.peek(0, call.length)
                 self.drop_first()
-                if not self.cluster.handle_error(self, call, line, request):
-                    self.deliver(call, line)
+                self.cluster.again.refused(self, call, line, request)
                 return 0
         self.drop_first()
         if call.gather is not None:
-            call.gather.leg_answered(call, bytes(data[start : start + length]))
+            self.cluster.collect(call, bytes(data[start : start + length]))
         elif call.caller is not None:
             self.cluster.measure(call)
             call.caller.answered(call, data, start, length)
+        if call.attempts:
+            self.cluster.again.settled(call)
         return 0
 
     def drop_first(self) -> int:
@@ -350,14 +224,6 @@ class Upstream(Channel):
         self.in_flight -= 1
         self.log.skip(call.length)
         return 0
-
-    @staticmethod
-    def deliver(call: Call, reply: bytes) -> None:
-        """An answer that did not come off the wire as it is, or not now."""
-        if call.gather is not None:
-            call.gather.leg_answered(call, reply)
-        elif call.caller is not None:
-            call.caller.answer(call, reply)
 
     def stream_head(self) -> int:
         """The oldest call's reply is long and still arriving: pass on what is there if its client waits for just this."""
@@ -377,17 +243,16 @@ class Upstream(Channel):
         if size <= 0:
             return 0
         if caller is not None:
+            if not self.forwarded:
+                self.patience = PATIENCE
             caller.stream(call, buffer.data, buffer.start, size)
             if (
                 caller.out is not None
                 and caller.out.size() > HIGH_WATER
-                and self.slow is None
                 and caller.waited_by is None
                 and not caller.hopeless
             ):
-                self.slow = caller
-                caller.waited_by = self
-                self.since = self.loop.now
+                self.wait_for(caller)
         buffer.skip(size)
         self.forwarded += size
         return 0
@@ -395,14 +260,52 @@ class Upstream(Channel):
     def overflow(self) -> None:
         """A reply that can't go out yet has outgrown what may be held: its client must go, and the rest is discarded."""
         call = self.first
-        if call.gather is not None:
+        if call is None:
+            self.cluster.upstream_lost(self, errno.EMSGSIZE)
+        elif call.gather is not None:
             gather, call.gather = call.gather, None
             call.caller = None
-            gather.leg_answered(call, b"-ERR a part of the reply is larger than Puerta may hold (limits.buffer)\r\n")
+            gather.leg_answered(call, TOO_LARGE)
         elif call.caller is not None:
             call.caller.overflow()
 
+    # -- slow clients
+
+    def wait_for(self, caller: Caller) -> None:
+        """Do not read on before the client has taken what it was sent."""
+        if self.loop.now >= self.patient_from:
+            self.slow = caller
+            caller.waited_by = self
+            self.since = self.loop.now
+
     def resume(self) -> None:
-        """The slow client took enough, or too long: read on."""
+        """The slow client took enough, or left: read on, in a turn of its own."""
         self.slow = None
-        self.read()
+        self.patience = min(PATIENCE, self.patience - (self.loop.now - self.since) + HIGH_WATER / SLOWEST)
+        if not self.closed:
+            self.loop.again(self)
+
+    def give_up_waiting(self) -> None:
+        """The slow client had its time: from now on its reply is held for it, as far as may be."""
+        caller = self.slow
+        caller.hopeless = True
+        caller.waited_by = None
+        self.patient_from = self.loop.now + IMPATIENCE
+        self.resume()
+
+    # -- upkeep
+
+    def fence_slots(self, moved: Any) -> None:
+        """These slots have another node now: no later call may overtake, there, the calls that are on their way here."""
+        call = self.first
+        while call is not None:
+            if call.slot >= 0 and call.caller is not None and call.slot in moved:
+                call.caller.fence()
+            call = call.after
+
+    def slim(self) -> None:
+        """Let go of the memory that long requests and replies needed."""
+        if not self.log.size():
+            self.log = Buffer()
+        if not self.input.size():
+            self.input = Buffer()

@@ -7,8 +7,8 @@ from typing import Any
 
 from puerta.protocol import resp
 from puerta.protocol.resp import elements
+from puerta.proxy.redis_caller import RAW
 from puerta.proxy.redis_gather import Gather, number
-from puerta.proxy.redis_upstream import RAW
 
 POLL_SECONDS = 0.01
 
@@ -18,10 +18,10 @@ def wait(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     wanted = [resp.whole(value) for value in arguments[1:-1]]
     patience = resp.whole(arguments[-1])
     counts = [value for value in wanted if value is not None]
-    if patience is None:
-        session.reply(b"-ERR timeout is not an integer or out of range\r\n")
-    elif len(counts) < len(wanted):
+    if len(counts) < len(wanted):
         session.reply(b"-ERR value is not an integer or out of range\r\n")
+    elif patience is None:
+        session.reply(b"-ERR timeout is not an integer or out of range\r\n")
     elif patience < 0:
         session.reply(b"-ERR timeout is negative\r\n")
     else:
@@ -40,24 +40,33 @@ class Wait(Gather):
         self.request = resp.command(*arguments[:-1], b"1")
         self.wanted = wanted
         self.deadline = session.loop.now + patience / 1000 if patience else float("inf")
+        session.state.waiting = self
 
     def ask(self) -> None:
         main, session = self.main, self.session
         if main is None or main.caller is None:
             return
         self.legs.clear()
+        session.held -= self.held
+        self.held = 0
         self.outstanding = 1
         for node in session.cluster.masters():
             self.add(main.spec, RAW, session.cluster.shared_of(node, session.protocol), self.request)
         self.seal()
 
     def finish(self) -> None:
+        if self.main is None:
+            return
         replies = [leg.reply for leg in self.legs]
         failed = any(reply[:1] == b"-" for reply in replies)
         if failed or not replies or self.session.loop.now >= self.deadline or self.enough(replies):
+            self.session.state.waiting = None
             super().finish()
         else:
             self.session.cluster.schedule(POLL_SECONDS, self.ask)
+
+    def close(self) -> None:
+        """The session ends, and this with it: see `caller_left`."""
 
     def counts(self, reply: bytes) -> list[int]:
         return [number(reply)] if reply[:1] == b":" else [number(value) for value in elements(reply)]

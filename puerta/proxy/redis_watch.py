@@ -3,9 +3,9 @@
 from typing import Any
 
 from puerta.protocol import resp
+from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, CROSSSLOT, NOT_EXECUTED, asked_node, slot_for, unavailable, wait_turn
 from puerta.proxy.redis_transaction import OK, Transaction, leave
-from puerta.proxy.redis_upstream import RAW, Call
 
 RETRY_SECONDS = 0.05
 
@@ -49,7 +49,7 @@ class Watch:
     def begin(self) -> None:
         cluster, transaction = self.session.cluster, self.transaction
         if transaction.watching is None:
-            node = cluster.slots[self.slot]
+            node = cluster.owner(self.slot)
             transaction.watching = cluster.borrow(node, self.session.protocol) if node is not None else None
         self.send()
 
@@ -80,7 +80,7 @@ class Watch:
             return False
         watching, transaction.watching = transaction.watching, None
         asked = asked_node(cluster, watching, reply)
-        cluster.learn(reply, watching.node.host)
+        known = cluster.learn(reply, watching.node.host)
         cluster.schedule(0, lambda: cluster.give_back(watching, True))
         if asked is not None:
             transaction.asking = True
@@ -89,7 +89,7 @@ class Watch:
                 transaction.watching.send(Call(None, None, RAW, False, self.session.loop.now), ASKING)
             self.send()
         else:
-            cluster.schedule(0 if reply.startswith(b"-MOVED") else RETRY_SECONDS * self.attempts, self.resume)
+            cluster.schedule(0 if known else RETRY_SECONDS * self.attempts, self.resume)
         return True
 
     def resume(self) -> None:

@@ -9,12 +9,13 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port
-from tests.redis.wire import Wire, request
+from tests.redis.wire import Wire, request, until
 
 PASSWORD = "open sesame"
 
 CONFIG = """
 workers: 1
+log: {{access: false}}
 routes:
   - name: cache
     mode: redis
@@ -25,17 +26,29 @@ routes:
     listen: 127.0.0.1:{guarded}
     cluster: [{seeds}]
     client_auth: {{password: "{password}"}}
+  - name: narrow
+    mode: redis
+    listen: 127.0.0.1:{narrow}
+    cluster: [{seeds}]
+    limits: {{buffer: 128KiB, pending: 16}}
 """
 
 
 class Front:
-    """Puerta with two routes to the same cluster: `port` is open, `guarded` wants PASSWORD."""
+    """Puerta with three routes to one cluster: `port` is open, `guarded` wants PASSWORD, `narrow` holds little."""
 
-    def __init__(self, running: Running, port: int, guarded: int, cluster: ValkeyCluster) -> None:
-        self.running, self.port, self.guarded, self.cluster = running, port, guarded, cluster
+    def __init__(self, running: Running, cluster: ValkeyCluster, ports: dict[str, int]) -> None:
+        self.running, self.cluster = running, cluster
+        self.port, self.guarded, self.narrow = ports["port"], ports["guarded"], ports["narrow"]
 
-    def connect(self, guarded: bool = False) -> Wire:
-        return Wire(self.guarded if guarded else self.port)
+    def connect(self, port: int | None = None) -> Wire:
+        return Wire(port or self.port)
+
+    def info(self) -> dict[str, str]:
+        """What INFO says of the open route."""
+        with self.connect() as wire:
+            text = wire.ask("INFO").decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +60,12 @@ def cluster() -> Iterator[ValkeyCluster]:
 @pytest.fixture(scope="session")
 def front(cluster: ValkeyCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     directory: Path = tmp_path_factory.mktemp("puerta")
-    port, guarded = free_port(), free_port()
-    seeds = ", ".join(cluster.addresses)
-    running = Running(directory, CONFIG.format(port=port, guarded=guarded, seeds=seeds, password=PASSWORD))
+    ports = {name: free_port() for name in ("port", "guarded", "narrow")}
+    running = Running(directory, CONFIG.format(seeds=", ".join(cluster.addresses), password=PASSWORD, **ports))
     running.start().wait_ready()
     with running:
-        yield Front(running, port, guarded, cluster)
+        yield Front(running, cluster, ports)
+        assert "session failed" not in running.text() and "Traceback" not in running.text(), running.text()
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +85,11 @@ def guarded_server() -> Iterator[Valkey]:
 
 @pytest.fixture
 def connect(front: Front) -> Iterator[Callable[..., Wire]]:
-    """Opens connections to Puerta that end with the test; no key is left from tests before."""
+    """Opens connections to Puerta that end with the test, as do their sessions; no key is left from tests before."""
     opened: list[Wire] = []
 
-    def make(guarded: bool = False, port: int | None = None) -> Wire:
-        opened.append(Wire(port) if port is not None else front.connect(guarded))
+    def make(port: int | None = None) -> Wire:
+        opened.append(front.connect(port))
         return opened[-1]
 
     with front.connect() as wire:
@@ -85,6 +98,7 @@ def connect(front: Front) -> Iterator[Callable[..., Wire]]:
     yield make
     for wire in opened:
         wire.close()
+    until(lambda: front.info()["connected_clients"] == "1", "all sessions have ended")
 
 
 @pytest.fixture

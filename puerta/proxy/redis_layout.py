@@ -1,0 +1,97 @@
+"""Where the slots are: what the supervisor publishes, and what errors teach in between."""
+
+from typing import Any
+
+from puerta.protocol import resp, slots
+
+READONLY = resp.command(b"READONLY")
+
+LEARNED_SECONDS = 1.0
+"""For so long what an error taught us is newer than a published layout that says otherwise."""
+
+
+def apply(cluster: Any, layout: dict[str, Any]) -> None:
+    """Take over a published layout; the connections to nodes that are gone get closed by and by."""
+    owners: list[Any] = [None] * slots.SLOTS
+    masters: set[Any] = set()
+    replicas: set[Any] = set()
+    others: set[Any] = set()
+    for entry in layout["masters"]:
+        master = cluster.register(entry["host"], entry["port"])
+        (masters if entry["up"] else others).add(master)
+        known = [(cluster.register(each["host"], each["port"]), each["up"]) for each in entry["replicas"]]
+        replicas.update(node for node, _ in known)
+        master.replicas = [node for node, up in known if up]
+        for first, last in entry["slots"]:
+            owners[first : last + 1] = [master] * (last + 1 - first)
+    spares = {cluster.register(entry["host"], entry["port"]) for entry in layout["spares"]}
+    keep_learned(cluster, owners, masters | spares)
+    moved = {
+        slot for slot, (before, after) in enumerate(zip(cluster.slots, owners, strict=True)) if before is not after
+    }
+    cluster.slots = owners
+    cluster.found_masters = None
+    for node in set(cluster.nodes.values()) - masters - replicas - others - spares:
+        cluster.retire(node)
+    for node in cluster.nodes.values():
+        take_role(cluster, node, node in masters, node in replicas)
+    for upstream in cluster.connections if moved else ():
+        upstream.fence_slots(moved)
+    prewarm(cluster)
+
+
+def keep_learned(cluster: Any, owners: list[Any], candidates: set[Any]) -> None:
+    """A look takes its time: what a redirection said meanwhile stands."""
+    oldest = cluster.loop.now - LEARNED_SECONDS
+    for slot, (node, when) in list(cluster.learned.items()):
+        if when < oldest:
+            del cluster.learned[slot]
+        elif node in candidates:
+            owners[slot] = node
+
+
+def take_role(cluster: Any, node: Any, master: bool, replica: bool) -> None:
+    """A replica answers reads only on connections that say READONLY first: those that are open say it now."""
+    if master:
+        node.deposed = 0.0
+        node.replica = False
+    elif not node.deposed:
+        node.deposed = cluster.loop.now
+    if replica:
+        node.replica = True
+        for upstream in (node.resp2, node.resp3):
+            if upstream is not None and not upstream.replica:
+                cluster.say(upstream, READONLY)
+                upstream.replica = True
+
+
+def prewarm(cluster: Any) -> None:
+    """Open the shared connections ahead of their use."""
+    for node in list(cluster.nodes.values()):
+        if node.resp2 is None and (cluster.reads_replicas if node.replica else not node.deposed):
+            cluster.open(node, 2)
+
+
+def move(cluster: Any, slot: int, node: Any) -> None:
+    """An error said that the slot is there now."""
+    before = cluster.slots[slot]
+    cluster.route.count_redis("refresh_wanted", 1)
+    if before is node:
+        return
+    cluster.learned[slot] = (node, cluster.loop.now)
+    cluster.slots[slot] = node
+    cluster.found_masters = None
+    for upstream in (before.resp2, before.resp3) if before is not None else cluster.connections:
+        if upstream is not None:
+            upstream.fence_slots({slot})
+
+
+def learn(cluster: Any, line: bytes, origin: str) -> bool:
+    """Take over what an error of the node at `origin` says of the layout. False: it is for the next layout to say."""
+    found = slots.parse_redirect(line) if line.startswith(b"-MOVED ") else None
+    node = cluster.node(found[2] or origin, found[3]) if found is not None else None
+    if found is None or node is None:
+        cluster.route.count_redis("refresh_wanted", 1)
+        return False
+    move(cluster, found[1], node)
+    return True
