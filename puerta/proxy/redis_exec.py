@@ -80,7 +80,7 @@ class Exec:
             upstream.send(Call(None, None, RAW, False, session.loop.now), ASKING)
         last = len(self.commands) - 1
         for position, request in enumerate(self.commands):
-            leg = Call(None, None, RAW, False, session.loop.now)
+            leg = Call(session, None, RAW, False, session.loop.now)
             leg.gather = Part(self, upstream, position == last)
             upstream.send(leg, request)
 

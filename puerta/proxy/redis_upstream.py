@@ -299,7 +299,8 @@ class Upstream(Channel):
         """These slots have another node now: no later call may overtake, there, the calls that are on their way here."""
         call = self.first
         while call is not None:
-            if call.slot >= 0 and call.caller is not None and call.slot in moved:
+            # RAW: part of a transaction, or of what asks every node; its slot does not say where its keys are.
+            if call.caller is not None and (call.slot == RAW or call.slot in moved):
                 call.caller.fence()
             call = call.after
 

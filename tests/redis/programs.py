@@ -291,6 +291,11 @@ class Step(NamedTuple):
     arguments: tuple[bytes, ...]
     order: str = "="
 
+    @property
+    def frames(self) -> int:
+        """How many replies it gets."""
+        return 1 if self.order[:1] == "(" else len(self.order)
+
 
 class Programs:
     """Makes programs; the same seed gives the same ones."""

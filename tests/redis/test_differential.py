@@ -10,14 +10,14 @@ import pytest
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from puerta.protocol.slots import slot_of
-from tests.redis.compare import check, run
+from tests.redis.compare import check, run, run_apart
 from tests.redis.conftest import Front
 from tests.redis.programs import TAGS, Programs, Step
 from tests.redis.wire import Wire
 
 AT_ONCE = 8
 
-Compare = Callable[[list[list[Step]], str], None]
+Compare = Callable[..., None]
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def compare(front: Front, server: Valkey) -> Iterator[Compare]:
     for wires in (ours, theirs):
         assert wires[0].ask("FLUSHALL") == b"+OK\r\n"
 
-    def both(programs: list[list[Step]], name: str) -> None:
-        cuts = random.Random(name)
-        got = run(ours[: len(programs)], programs, cuts)
+    def both(programs: list[list[Step]], name: str, apart: bool = False) -> None:
+        wires = ours[: len(programs)]
+        got = run_apart(wires, programs) if apart else run(wires, programs, random.Random(name))
         wanted = run(theirs[: len(programs)], programs)
         for number, steps in enumerate(programs):
             check(steps, got[number], wanted[number], f"{name}, program {number}")
@@ -108,7 +108,7 @@ def test_programs_while_slots_migrate(compare: Compare, cluster: ValkeyCluster) 
         for batch in range(12):
             migrations.names = [f"m{batch}.{number}." for number in range(AT_ONCE)]
             steps = [programs.program(name, 150, watches=False) for name in migrations.names]
-            compare(steps, f"batch {batch}, {len(migrations.moved)} slots moved")
+            compare(steps, f"batch {batch}, {len(migrations.moved)} slots moved", apart=True)
     finally:
         migrations.stop()
     assert len(migrations.moved) > 20
