@@ -1,7 +1,7 @@
 """The worker role: one seat's process, from its birth to its exit.
 
-gevent drives it: the hub watches the loop's descriptor and a timer; greenlets exist only for what must wait (the store's
-claims and events, resolving names). Everything a connection needs happens on the loop.
+The reactor drives it, and gevent's hub with it; greenlets exist only for what must wait (the store's claims and events,
+resolving names). Everything a connection needs happens on the loop.
 """
 
 from gevent import monkey
@@ -20,6 +20,7 @@ from typing import Any
 
 import gevent
 import gevent.event
+import gevent.hub
 
 from puerta import log
 from puerta.board import CHILD_STATES
@@ -35,6 +36,7 @@ from puerta.proxy.route import IDLE_BEFORE_CLOSE, Route, SessionFactory
 from puerta.proxy.session import Session
 from puerta.proxy.store import Store
 from puerta.reactor import native
+from puerta.reactor.hub import ReactorHub
 from puerta.reactor.loop import Channel, Loop
 from puerta.role import Role
 
@@ -54,13 +56,15 @@ class Worker:
         self.role = role
         self.board = role.board
         self.cells = role.board.workers
-        self.hub = gevent.get_hub()
-        self.loop = Loop(self.wake, self.session_failed)
+        self.loop = Loop(self.session_failed)
+        self.hub = ReactorHub(self.loop, self.tick, TICK_SECONDS)
+        gevent.hub.set_hub(self.hub)
         self.access = AccessLog(role.config.log.access, role.config.log.format == "json")
         self.store = self.make_store()
         self.names = Names()
         self.routes: list[Any] = [self.make_route(route) for route in role.config.routes]
         self.acceptors = self.make_acceptors()
+        self.serving = False
         self.draining_since = 0.0
         self.stopped = gevent.event.Event()
         self.exit_status = 0
@@ -105,10 +109,6 @@ class Worker:
         self.install_signals()
         self.names.look_up_all(self.host_names())
         self.place_backends()
-        watcher = self.hub.loop.io(self.loop.poller.fileno(), 1)
-        watcher.start(self.loop.turn)
-        timer = self.hub.loop.timer(TICK_SECONDS, TICK_SECONDS)
-        timer.start(self.tick)
         lifeline = self.hub.loop.io(self.role.lifeline, 1)
         lifeline.start(self.master_died)
         gevent.spawn(self.names.refresh_often)
@@ -116,6 +116,7 @@ class Worker:
             gevent.spawn(self.store.run)
             gevent.spawn(self.store.follow, self.on_store_event)
         self.wait_for_layouts()
+        self.serving = True
         self.serve_seats()
         self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
         self.cells.set(self.role.row, "ready", self.role.generation + 1)
@@ -124,8 +125,7 @@ class Worker:
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
         self.stopped.wait()
-        for held in (watcher, timer, lifeline):
-            held.stop()
+        lifeline.stop()
         self.loop.bury()
         self.write_meters()
         return self.exit_status
@@ -136,10 +136,6 @@ class Worker:
         gevent.signal_handler(signal.SIGUSR1, log.reopen)
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(ignored, signal.SIG_IGN)
-
-    def wake(self) -> None:
-        """Work is left for another turn: the hub comes back after it has looked at everything else."""
-        self.hub.loop.run_callback(self.loop.turn)
 
     def session_failed(self, channel: Channel) -> None:
         """A handler raised. That is a fault of ours: say where, and end that session alone."""
@@ -178,7 +174,7 @@ class Worker:
         self.watch_health_age()
         if self.draining_since:
             self.go_on_draining(started)
-        else:
+        elif self.serving:
             self.serve_seats()
         for acceptor in self.acceptors:
             acceptor.tick(started)

@@ -4,10 +4,16 @@ Accepting never stops because the worker is full: a listener nobody serves is a 
 Who comes too many is closed at once and counted. Only when the system has no descriptors left does it pause.
 """
 
+from typing import Any
+
+import cython
+
 from puerta import log
-from puerta.proxy.route import Route, SessionFactory
+from puerta.proxy.route import SessionFactory
 from puerta.reactor import native
-from puerta.reactor.loop import Channel, Loop
+
+if not cython.compiled:
+    from puerta.reactor.loop import Channel
 
 BATCH = 64
 """Connections accepted in one turn; then the established ones have theirs."""
@@ -18,8 +24,8 @@ PAUSE_SECONDS = 0.1
 class Acceptor(Channel):
     """One listener on the loop. It never closes or shuts down its socket: the master and other workers share it."""
 
-    def __init__(self, loop: Loop, fd: int, route: Route, seat: int, make: SessionFactory, most: int) -> None:
-        super().__init__(loop, fd)
+    def __init__(self, loop: Any, fd: int, route: Any, seat: int, make: SessionFactory, most: int) -> None:
+        Channel.__init__(self, loop, fd)
         self.route, self.seat, self.make, self.most = route, seat, make, most
         self.accepting = False
         self.paused_until = 0.0

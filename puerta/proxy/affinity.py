@@ -11,15 +11,20 @@ No look-up takes a lock: one worker is one thread.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
+
+import cython
 
 from puerta import log
 from puerta.board import FOUND
 from puerta.proxy import balance
-from puerta.proxy.backend import UP, Backend, candidates
+from puerta.proxy.backend import UP
 from puerta.proxy.store import CLAIMED, KEPT, MOVED, Store
 from puerta.reactor import native
+
+if not cython.compiled:
+    from puerta.proxy.backend import Backend, candidates
 
 FOUND_BY_STORE = {KEPT: "hit", CLAIMED: "claimed", MOVED: "moved"}
 assert set(FOUND_BY_STORE.values()) <= set(FOUND)
@@ -40,7 +45,8 @@ class Binding:
     by all that were confirmed in the same tick.
     """
 
-    __slots__ = ("backend", "confirmed", "sessions")
+    if not cython.compiled:
+        __slots__ = ("backend", "confirmed", "sessions")
 
     def __init__(self, backend: Backend, confirmed: float) -> None:
         self.backend = backend
@@ -55,7 +61,7 @@ class Affinity:
     """
 
     def __init__(
-        self, route: str, backends: Sequence[Backend], policy: str, ttl: float, cache: int, store: Store | None
+        self, route: str, backends: list[Backend], policy: str, ttl: float, cache: int, store: Store | None
     ) -> None:
         self.route, self.backends, self.ttl, self.cache, self.store = route, backends, ttl, cache, store
         self.by_id = {backend.id: backend for backend in backends}
@@ -82,14 +88,15 @@ class Affinity:
         return binding.backend if binding.backend.usable(self.clock) else None
 
     def known(self, key: bytes) -> Binding | None:
-        return self.live.get(key) or self.idle.get(key)
+        binding = self.live.get(key)
+        return self.idle.get(key) if binding is None else binding
 
     @property
     def believed_since(self) -> float:
         """What the store confirmed no later than this must be asked for again."""
         return max(self.doubted, self.clock - self.ttl / 3)
 
-    def place(self, key: bytes, tried: Sequence[Backend], placed: Placed) -> None:
+    def place(self, key: bytes, tried: tuple[Backend, ...], placed: Placed) -> None:
         """Find the client a backend, asking the store if there is one. `placed(backend or None, how)` may be called at once.
 
         `tried` are backends that just refused a connection: a binding to one of them is moved by compare-and-set.
@@ -106,14 +113,14 @@ class Affinity:
             avoid = self.unusable(key, tried)
             self.ask(key, proposal, avoid if avoid != proposal.id else "", tried)
 
-    def unusable(self, key: bytes, tried: Sequence[Backend]) -> str:
+    def unusable(self, key: bytes, tried: tuple[Backend, ...]) -> str:
         """The id of the backend that this worker knows the client by and can't use, or ""."""
         binding = self.known(key)
         if binding is not None and (binding.backend in tried or not binding.backend.usable(self.clock)):
             return binding.backend.id
         return ""
 
-    def proposal(self, key: bytes, tried: Sequence[Backend]) -> Backend | None:
+    def proposal(self, key: bytes, tried: tuple[Backend, ...]) -> Backend | None:
         """Where the client was, if that can be used; else what the policy says."""
         binding = self.known(key)
         if binding is not None and binding.backend not in tried and binding.backend.usable(self.clock):
@@ -121,7 +128,7 @@ class Affinity:
         choice = candidates(self.backends, self.clock, tried)
         return self.propose(key, choice) if choice else None
 
-    def ask(self, key: bytes, proposal: Backend, avoid: str, tried: Sequence[Backend]) -> None:
+    def ask(self, key: bytes, proposal: Backend, avoid: str, tried: tuple[Backend, ...]) -> None:
         assert self.store is not None
         self.store.claim(
             self.route,
@@ -132,7 +139,7 @@ class Affinity:
             lambda kept, outcome: self.answered(key, tried, kept, outcome),
         )
 
-    def answered(self, key: bytes, tried: Sequence[Backend], kept: str | None, outcome: int) -> None:
+    def answered(self, key: bytes, tried: tuple[Backend, ...], kept: str | None, outcome: int) -> None:
         """The store has spoken, or could not. It may name a backend that can't be used: then that one is moved."""
         newer = self.overtaken.pop(key, kept)
         if kept is None:
@@ -151,7 +158,7 @@ class Affinity:
         assert backend is not None
         self.tell(key, self.bind(key, backend, confirmed=True), FOUND_BY_STORE[outcome])
 
-    def acceptable(self, key: bytes, backend: Backend, tried: Sequence[Backend]) -> bool:
+    def acceptable(self, key: bytes, backend: Backend, tried: tuple[Backend, ...]) -> bool:
         """Whether the client may stay where the store has it. When nobody wants to connect, all that is not believed
         is a backend that went down and that we know the client to have left."""
         if self.asking[key]:
@@ -159,7 +166,7 @@ class Affinity:
         binding = self.known(key)
         return backend.state <= UP or binding is None or binding.backend is backend
 
-    def decide_alone(self, key: bytes, tried: Sequence[Backend]) -> None:
+    def decide_alone(self, key: bytes, tried: tuple[Backend, ...]) -> None:
         """What this worker knows of the client first, else the hash that every worker computes alike."""
         if not self.asking[key]:
             del self.asking[key]

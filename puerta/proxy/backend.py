@@ -1,11 +1,15 @@
 """A backend as one worker sees it: where it is, whether it may be used, and how many connections everybody has to it."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import cython
+
 from puerta.board import BACKEND_STATES, Board
-from puerta.reactor.native import Endpoint
+
+if not cython.compiled:
+    from puerta.reactor.native import Endpoint
 
 STARTING, UP, DOWN, DRAIN, MAINT = range(len(BACKEND_STATES))
 
@@ -16,16 +20,17 @@ SUSPECT_SECONDS = 1.0
 class Backend:
     """One server of a route. The verdict comes from the board; the worker adds only its own fresh suspicion."""
 
-    __slots__ = (
-        "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "made", "making",
-        "others", "resolved", "sessions", "share", "state", "suspect_until", "table", "total", "turn", "verdict",
-        "weight",
-    )  # fmt: skip
+    if not cython.compiled:
+        __slots__ = (
+            "cells", "connect_us", "connections", "dialling", "downs", "endpoint", "failures", "id", "made", "making",
+            "others", "resolved", "sessions", "share", "state", "suspect_until", "table", "total", "turn", "verdict",
+            "weight",
+        )  # fmt: skip
 
     def __init__(self, route: str, id: str, weight: int, board: Board, row: int) -> None:
         self.id = id
         self.weight = weight
-        self.endpoint: Endpoint | None = None
+        self.endpoint: Any = None
         self.resolved = ""
         self.cells = board.cells
         self.table = board.backend(route, id)
@@ -98,9 +103,9 @@ class Backend:
         self.suspect_until = now + SUSPECT_SECONDS
 
 
-def candidates(backends: Sequence[Backend], now: float, tried: Sequence[Backend] = ()) -> list[Backend]:
+def candidates(backends: list[Backend], now: float, tried: tuple[Backend, ...] = ()) -> list[Backend]:
     """The backends a new client may get, best knowledge first: the suspects of this moment only if nothing else is left."""
-    left = [backend for backend in backends if backend not in tried]
+    left = [backend for backend in backends if backend not in tried] if tried else backends
     return [backend for backend in left if backend.open_to_new(now)] or [
         backend for backend in left if backend.state <= UP and backend.share > 0 and backend.endpoint is not None
     ]

@@ -1,25 +1,26 @@
 """Deadlines of one length: waiting sessions in the order they began, so that only the oldest need a look."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+import cython
 
 
-class Deadlines(Generic[T]):
+class Deadlines:
     """`expire(item)` is called for each item that `start`ed `seconds` ago and did not `stop`."""
 
-    __slots__ = ("expire", "seconds", "waiting")
+    if not cython.compiled:
+        __slots__ = ("expire", "seconds", "waiting")
 
-    def __init__(self, seconds: float, expire: Callable[[T], object]) -> None:
+    def __init__(self, seconds: float, expire: Callable[[Any], object]) -> None:
         self.seconds = seconds
         self.expire = expire
-        self.waiting: dict[T, float] = {}
+        self.waiting: dict[Any, float] = {}
 
-    def start(self, item: T, now: float) -> None:
+    def start(self, item: Any, now: float) -> None:
         self.waiting[item] = now + self.seconds
 
-    def stop(self, item: T) -> None:
+    def stop(self, item: Any) -> None:
         self.waiting.pop(item, None)
 
     def sweep(self, now: float) -> None:

@@ -1,7 +1,13 @@
 """A MongoDB client: its first message (hello, or a TLS ClientHello passed through) says who it is."""
 
+from typing import Any
+
+import cython
+
 from puerta.protocol import mongodb
-from puerta.proxy.session import Session
+
+if not cython.compiled:
+    from puerta.proxy.session import Session
 
 LIKENESS = 1024
 LIKENESSES = 1024
@@ -11,7 +17,8 @@ LIKENESSES = 1024
 class MongodbSession(Session):
     """Reads the first message whole, refuses what is none, and forwards it untouched."""
 
-    __slots__ = ("first",)
+    if not cython.compiled:
+        __slots__ = ("first",)
 
     reads_first = True
 
@@ -28,7 +35,7 @@ class MongodbSession(Session):
                 if len(known) >= LIKENESSES:
                     known.clear()
                 known[likeness] = first
-        self.first = first
+        self.first: Any = first
         return True
 
     def identify(self) -> None:

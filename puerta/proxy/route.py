@@ -1,19 +1,24 @@
 """A route as one worker runs it: its backends, its affinity, its sessions, its counters on the board."""
 
 import errno
+import ipaddress
 from collections.abc import Callable
 from typing import Any
+
+import cython
 
 from puerta import log
 from puerta.board import CLOSE_REASONS, FOUND, ROUTE, Board
 from puerta.config.schema import Config, TcpRoute
 from puerta.proxy.access_log import AccessLog
-from puerta.proxy.affinity import Affinity
-from puerta.proxy.backend import DRAIN, UP, Backend
-from puerta.proxy.deadlines import Deadlines
+from puerta.proxy.backend import DRAIN, UP
 from puerta.proxy.store import Store
-from puerta.reactor.loop import Loop
-from puerta.reactor.relay import Meter
+
+if not cython.compiled:
+    from puerta.proxy.affinity import Affinity
+    from puerta.proxy.backend import Backend
+    from puerta.proxy.deadlines import Deadlines
+    from puerta.reactor.relay import Meter
 
 OUR_OWN_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 """Failures of a connect that say nothing about the backend. EAGAIN does: the queue of its Unix socket is full."""
@@ -35,7 +40,7 @@ class Route:
         whole: Config,
         board: Board,
         row: int,
-        loop: Loop,
+        loop: Any,
         store: Store | None,
         access: AccessLog,
     ) -> None:
@@ -60,16 +65,17 @@ class Route:
         self.ended = dict.fromkeys(CLOSE_REASONS, 0)
         self.found = dict.fromkeys(FOUND, 0)
         self.bytes_in, self.bytes_out = Meter(), Meter()
-        self.handshakes: Deadlines[Any] = Deadlines(
+        self.handshakes: Deadlines = Deadlines(
             self.limits.handshake_timeout, lambda session: session.end("handshake_timeout")
         )
         attempts = min(3, len(self.backends))
-        self.connects: Deadlines[Any] = Deadlines(self.limits.connect_timeout / attempts, self.connect_timed_out)
-        self.young: Deadlines[Any] = Deadlines(YOUNG_SECONDS, lambda session: session.keep_alive())
+        self.connects: Deadlines = Deadlines(self.limits.connect_timeout / attempts, self.connect_timed_out)
+        self.young: Deadlines = Deadlines(YOUNG_SECONDS, lambda session: session.keep_alive())
         self.cells = board.cells
         self.table = board.route(config.name)
         self.at = {column: self.table.index(row, column) for column in ROUTE}
         self.others = 0
+        self.most = config.limits.connections
         self.read_most = min(self.limits.buffer, 256 << 10)
         self.swept = 0.0
 
@@ -96,8 +102,15 @@ class Route:
         """Client connections of this route over all workers, exact for our own."""
         return self.others + len(self.sessions)
 
+    def trusts(self, host: str) -> bool:
+        """Whether a peer there may say by a PROXY header whom it speaks for."""
+        if host == "unix":
+            return False
+        address = ipaddress.ip_address(host)
+        return any(address in network for network in self.announcers or ())
+
     def full(self) -> bool:
-        return self.connections >= self.limits.connections
+        return self.others + len(self.sessions) >= self.most
 
     # -- sessions
 

@@ -10,7 +10,6 @@ No step has a greenlet: sockets report to the session through the loop, the stor
 """
 
 import errno
-import ipaddress
 import select
 from typing import Any
 
@@ -19,15 +18,21 @@ import cython
 from puerta.errors import ProtocolError
 from puerta.protocol import identity, proxy_protocol
 from puerta.proxy import balance
-from puerta.proxy.backend import UP, Backend, candidates
-from puerta.proxy.route import OUR_OWN_ERRORS, Route
+from puerta.proxy.backend import UP
+from puerta.proxy.route import OUR_OWN_ERRORS
 from puerta.reactor import native
-from puerta.reactor.relay import Side, join
+from puerta.reactor.relay import join
 
-BROKEN = select.EPOLLERR | select.EPOLLHUP
-READABLE = select.EPOLLIN | select.EPOLLRDHUP | BROKEN
-ENDING = select.EPOLLRDHUP | select.EPOLLHUP
-AGAIN = -errno.EAGAIN
+if not cython.compiled:
+    from puerta.proxy.backend import Backend, candidates
+    from puerta.proxy.route import Route
+    from puerta.reactor.relay import Owner, Side
+
+    EPOLLERR = select.EPOLLERR
+    BROKEN = EPOLLERR | select.EPOLLHUP
+    READABLE = select.EPOLLIN | select.EPOLLRDHUP | BROKEN
+    ENDING = select.EPOLLRDHUP | select.EPOLLHUP
+    AGAIN = -errno.EAGAIN
 
 HEAD = 96 << 10
 """Bytes that may come before a client is known: a PROXY header and the longest first message we accept."""
@@ -37,7 +42,7 @@ ATTEMPTS = 16
 """Backends that are tried for one client. Refusals take no time, so the time limit alone would not end a long row of them."""
 
 
-class Session:
+class Session(Owner):
     """A session of a `mode: tcp` route.
 
     `host` and `port` are the client's, and `server` is where it connected to (None: to us): of the socket, or as a trusted
@@ -88,18 +93,14 @@ class Session:
     """Whether the client's own first bytes are needed to know it."""
 
     def expects_proxy_header(self) -> bool:
-        networks = self.route.announcers
-        if networks is None:
-            return False
-        address = ipaddress.ip_address(self.host) if self.host != "unix" else None
-        return address is not None and any(address in network for network in networks)
+        return self.route.announcers is not None and self.route.trusts(self.host)
 
     def on_event(self, side: Side, events: int) -> None:
         """A side that has no peer yet: the client before it is known, or the upstream while it connects."""
         if side is self.upstream:
             self.on_dialled(events)
         elif events & BROKEN:
-            self.end("client_reset" if events & select.EPOLLERR else "client_closed")
+            self.end("client_reset" if events & EPOLLERR else "client_closed")
         elif not self.placing and events & READABLE:
             self.read_head((events & ENDING) != 0)
 
@@ -181,8 +182,8 @@ class Session:
 
     def without_affinity(self) -> Backend | None:
         choice = candidates(self.route.backends, self.route.loop.now, self.tried)
-        if not choice:
-            return None
+        if len(choice) < 2:
+            return choice[0] if choice else None
         seed = f"{self.host}:{self.port}".encode()
         return balance.POLICIES[self.policy or self.route.config.balance](seed, choice)
 
@@ -288,7 +289,7 @@ class Session:
         backend.sessions.add(self)
         backend.reached(self.connected - self.dialled)
         route.found[self.found] += 1
-        head = self.proxy_header() + self.head
+        head = self.head if route.announces is None else self.proxy_header() + self.head
         self.head = b""
         if head:
             upstream.send(head)
@@ -357,8 +358,7 @@ class Session:
             backend.dialling -= 1
         route.closed(self, reason)
 
-    @staticmethod
-    def let_go(side: Side) -> None:
+    def let_go(self, side: Side) -> None:
         """Break the circle of references, so that memory is given back now and not by the collector."""
         side.session = None
         side.peer = None

@@ -22,15 +22,13 @@ cdef class Loop:
     cdef public dict pending
     cdef public list grave
     cdef public list dirty
-    cdef public bint turning
     cdef public object on_error
-    cdef public object wake
     cpdef add(self, Channel channel, bint edge=*)
     cpdef remove(self, Channel channel)
     cpdef again(self, Channel channel)
     cpdef later(self, Channel channel)
     @cython.locals(channel=Channel, index=cython.int, count=cython.int)
-    cpdef turn(self)
+    cpdef turn(self, double patience=*)
     @cython.locals(channel=Channel, dirty=list)
     cpdef end_turn(self)
     @cython.locals(channel=Channel)

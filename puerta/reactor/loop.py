@@ -1,7 +1,7 @@
 """One epoll set a worker, and the channels on it.
 
-An epoll descriptor is itself pollable: the worker's gevent hub watches this loop's one descriptor, and each time it
-is readable `turn` handles up to 512 events in a tight loop. No greenlet and no libev watcher belongs to a connection.
+An epoll descriptor is itself pollable: gevent's hub is one of this loop's channels (see `hub`), and `turn` waits for all of
+them at once and handles up to 512 events in a tight loop. No greenlet and no libev watcher belongs to a connection.
 
 Sockets are registered once, edge-triggered for both directions, and never again: a channel reads until the socket
 is empty, or remembers that it did not (`again`). A closed channel's descriptor is closed at the end of the turn,
@@ -56,14 +56,14 @@ class Channel:
 class Loop:
     """The epoll set, its channels, and the scratch buffer they share.
 
-    `wake` is called when work is left for the next turn and no descriptor may report it. `on_error(channel)` is
-    called inside an except block when a channel's handler raised: one faulty session must not end a worker.
+    `on_error(channel)` is called inside an except block when a channel's handler raised: one faulty session must not
+    end a worker.
     """
 
     if not cython.compiled:
-        __slots__ = ("channels", "dirty", "grave", "now", "on_error", "pending", "poller", "scratch", "turning", "wake")
+        __slots__ = ("channels", "dirty", "grave", "now", "on_error", "pending", "poller", "scratch")
 
-    def __init__(self, wake: Callable[[], object], on_error: Callable[[Channel], object]) -> None:
+    def __init__(self, on_error: Callable[[Channel], object]) -> None:
         self.poller = Poller()
         self.scratch = Buffer()
         self.now = native.now()
@@ -71,8 +71,6 @@ class Loop:
         self.pending: dict[Channel, None] = {}
         self.grave: list[tuple[Channel, bool]] = []
         self.dirty: list[Channel] = []
-        self.turning = False
-        self.wake = wake
         self.on_error = on_error
 
     def add(self, channel: Channel, edge: bool = True) -> None:
@@ -87,24 +85,20 @@ class Loop:
 
     def again(self, channel: Channel) -> None:
         """Call the channel's `on_again` once in the next turn: it stopped for fairness, not for want of input."""
-        if not self.pending and not self.turning:
-            self.wake()
         self.pending[channel] = None
 
     def later(self, channel: Channel) -> None:
         """Call the channel's `on_turn_end` once, however often it is asked for: many small writes become one send."""
         if not channel.queued:
             channel.queued = True
-            if not self.dirty and not self.turning:
-                self.wake()
             self.dirty.append(channel)
 
-    def turn(self) -> None:
-        """Handle everything that is ready now. Never raises: a hub stops watching a descriptor whose callback did."""
+    def turn(self, patience: float = 0.0) -> None:
+        """Handle everything that is ready; when nothing is, wait for it up to `patience` seconds. Never raises for a channel."""
+        at_once = self.pending or self.dirty or self.grave
+        count = self.poller.poll(0 if at_once else int(patience * 1000 + 0.999))
         self.now = native.now()
-        self.turning = True
         self.run_pending()
-        count = self.poller.poll()
         for index in range(count):
             channel = self.poller.owner(index)
             if channel.closed:
@@ -114,9 +108,6 @@ class Loop:
             except Exception:
                 self.failed(channel)
         self.end_turn()
-        self.turning = False
-        if self.pending:
-            self.wake()
 
     def end_turn(self) -> None:
         """Send what the turn gathered, then close what it closed. Also for work that began outside a turn (timers)."""

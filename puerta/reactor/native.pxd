@@ -37,7 +37,7 @@ cdef class Poller:
     cpdef int fileno(self) noexcept
     cpdef int add(self, int fd, object owner, bint edge) except -1
     cpdef int remove(self, int fd) except -1
-    cpdef int poll(self) except -1
+    cpdef int poll(self, int milliseconds=*) except -1
     cpdef object owner(self, int index)
     cpdef unsigned int events(self, int index) noexcept
     cpdef close(self)

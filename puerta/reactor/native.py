@@ -159,9 +159,9 @@ class Poller:
         self.epoll.unregister(fd)
         return 0
 
-    def poll(self) -> int:
-        """Collect what is ready, without waiting; returns how many, for `owner` and `events`."""
-        self.ready = self.epoll.poll(0, 512)
+    def poll(self, milliseconds: int = 0) -> int:
+        """Collect what is ready, waiting for it no longer than that; returns how many, for `owner` and `events`."""
+        self.ready = self.epoll.poll(milliseconds / 1000, 512)
         return len(self.ready)
 
     def owner(self, index: int) -> Any:

@@ -224,13 +224,23 @@ cdef class Poller:
             raise OSError(errno, "epoll_ctl")
         return 0
 
-    cpdef int poll(self) except -1:
-        """Collect what is ready, without waiting; returns how many, for `owner` and `events`."""
-        cdef int count = epoll_wait(self.descriptor, self.ready, 512, 0)
+    cpdef int poll(self, int milliseconds=0) except -1:
+        """Collect what is ready, waiting for it no longer than that; returns how many, for `owner` and `events`.
+
+        A signal ends the wait: it returns 0.
+        """
+        cdef int count, error = 0
+        if milliseconds:
+            with nogil:
+                count = epoll_wait(self.descriptor, self.ready, 512, milliseconds)
+                error = errno
+        else:
+            count = epoll_wait(self.descriptor, self.ready, 512, 0)
+            error = errno
         if count < 0:
-            if errno == EINTR:
+            if error == EINTR:
                 return 0
-            raise OSError(errno, "epoll_wait")
+            raise OSError(error, "epoll_wait")
         return count
 
     cpdef object owner(self, int index):

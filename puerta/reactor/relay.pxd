@@ -13,12 +13,21 @@ cdef enum:
     AGAIN = -11  # -EAGAIN
 
 
+cdef class Side
+
+
 cdef class Meter:
     cdef public long long total
 
 
+cdef class Owner:
+    cpdef on_event(self, Side side, unsigned int events)
+    cpdef on_half(self, Side side)
+    cpdef on_end(self, Side side, int error)
+
+
 cdef class Side(Channel):
-    cdef public object session
+    cdef public Owner session
     cdef public Side peer
     cdef public Buffer out
     cdef public Meter meter
@@ -31,14 +40,18 @@ cdef class Side(Channel):
     cdef public long long received
     cdef public double first
     cdef public double active
+    @cython.locals(session=Owner)
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
-    @cython.locals(peer=Side, scratch=Buffer, got=cython.Py_ssize_t, sent=cython.Py_ssize_t, room=cython.Py_ssize_t, _turn=cython.int)
+    @cython.locals(session=Owner, peer=Side, scratch=Buffer, got=cython.Py_ssize_t, sent=cython.Py_ssize_t, room=cython.Py_ssize_t, _turn=cython.int)
     cdef int pump(self, bint to_the_end) except -1
-    @cython.locals(sent=cython.Py_ssize_t)
+    @cython.locals(session=Owner, sent=cython.Py_ssize_t)
     cdef int flush(self) except -1
+    @cython.locals(session=Owner)
     cdef int stop(self, Py_ssize_t got) except -1
+    @cython.locals(session=Owner)
     cdef int finish_writing(self) except -1
+    @cython.locals(session=Owner)
     cpdef send(self, bytes data)
 
 

@@ -43,14 +43,24 @@ class Meter:
         self.total = 0
 
 
+class Owner:
+    """What a side tells its session."""
+
+    if not cython.compiled:
+        __slots__ = ()
+
+    def on_event(self, side: "Side", events: int) -> None:
+        """Events before the join; `events` are epoll's bits."""
+
+    def on_half(self, side: "Side") -> None:
+        """The side has ended."""
+
+    def on_end(self, side: "Side", error: int) -> None:
+        """The relay is over: `error` is an errno of this side, or 0 after an orderly end."""
+
+
 class Side(Channel):
-    """One socket of a session.
-
-    `waiting` says that input was reported before the join and has not all been read.
-
-    `session` answers `on_event(side, events)` before the join, `on_half(side)` when the side ended, and
-    `on_end(side, error)` when the relay is over: `error` is an errno, or 0 after an orderly end.
-    """
+    """One socket of a session. `waiting` says that input was reported before the join and has not all been read."""
 
     if not cython.compiled:
         __slots__ = (
@@ -80,7 +90,8 @@ class Side(Channel):
         if self.peer is None:
             if events & READABLE:
                 self.waiting = True
-            self.session.on_event(self, events)
+            session = self.session  # held, here and below: it may end and let go of us, and nobody else holds it
+            session.on_event(self, events)
             return
         if events & EPOLLOUT and self.out is not None:
             self.flush()
@@ -88,7 +99,8 @@ class Side(Channel):
             self.pump((events & HANGUP) != 0)
         if events & EPOLLERR and not self.closed:
             # What came before the reset was passed on just now; a reader too slow for it loses it, as with any reset.
-            self.session.on_end(self, native.connect_error(self.fd) or errno.ECONNRESET)
+            session = self.session
+            session.on_end(self, native.connect_error(self.fd) or errno.ECONNRESET)
 
     def on_again(self) -> None:
         if self.peer is not None:
@@ -114,7 +126,8 @@ class Side(Channel):
             if sent != got:
                 if sent < 0 and sent != AGAIN:
                     scratch.take()
-                    self.session.on_end(peer, -sent)
+                    session = self.session
+                    session.on_end(peer, -sent)
                 else:
                     peer.out = scratch.split()
                 return 0
@@ -129,11 +142,12 @@ class Side(Channel):
         """A read brought nothing: the socket is empty for now, at its end, or broken."""
         if got == AGAIN:
             return 0
+        session = self.session
         if got < 0:
-            self.session.on_end(self, -got)
+            session.on_end(self, -got)
             return 0
         self.ended = True
-        self.session.on_half(self)
+        session.on_half(self)
         self.peer.finish_writing()
         return 0
 
@@ -141,7 +155,8 @@ class Side(Channel):
         """The socket takes bytes again: send what was left, then let the peer read on."""
         sent = self.out.drain(self.fd)
         if sent < 0 and sent != AGAIN:
-            self.session.on_end(self, -sent)
+            session = self.session
+            session.on_end(self, -sent)
             return 0
         if sent > 0:
             self.active = self.loop.now
@@ -161,7 +176,8 @@ class Side(Channel):
             return 0
         self.shut = True
         if self.peer.shut:
-            self.session.on_end(self, 0)
+            session = self.session
+            session.on_end(self, 0)
         else:
             native.shutdown_write(self.fd)
         return 0
@@ -174,7 +190,8 @@ class Side(Channel):
             if sent == len(data):
                 return
             if sent < 0 and sent != AGAIN:
-                self.session.on_end(self, -sent)
+                session = self.session
+                session.on_end(self, -sent)
                 return
             self.out = Buffer()
         self.out.append(data[max(sent, 0) :])

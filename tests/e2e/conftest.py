@@ -1,5 +1,7 @@
 """Two machines that most end-to-end tests share, for starting them takes longer than a test."""
 
+import contextlib
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -19,20 +21,32 @@ def mongos() -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="session")
 def guarded() -> Iterator[list[Server]]:
-    """Two servers that demand authentication. They learn their user before: that takes a run without."""
+    """Two servers that demand authentication."""
     with ExitStack() as stack:
-        servers: list[Server] = []
-        for server in (Backend(), Backend()):
-            stack.callback(server.stop)
-            server.start()
-            with client(server.port, "provision") as mongo:
-                mongo.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
-            assert server.process is not None
-            server.process.terminate()  # a killed one would forget what it has not yet written
-            server.process.wait(20)
+        servers = [with_user(stack), with_user(stack)]
+        for server in servers:
             server.auth = True
-            servers.append(server.start())
-        yield servers
+            server.start()
+        yield list(servers)
+
+
+def with_user(stack: ExitStack) -> Backend:
+    """A server that has learned its user in a run without authentication, and has stopped.
+
+    A killed one would forget what it has not yet written; one that does not stop when told to is left, and another made.
+    """
+    for _ in range(3):
+        server = Backend()
+        stack.callback(server.stop)
+        server.start()
+        with client(server.port, "provision") as mongo:
+            mongo.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
+        assert server.process is not None
+        server.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.process.wait(10)
+            return server
+    raise AssertionError("the server does not stop when told to")
 
 
 @pytest.fixture(scope="session")

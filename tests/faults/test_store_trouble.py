@@ -229,6 +229,7 @@ def test_start_without_a_store(tmp_path: Path, scripted: list[Scripted]) -> None
         client = Known([machine.port], "app@early", 3)
         assert client.is_well()
         assert client.backends == {home_of("app@early", [each.address for each in scripted])}
+        wait_for(lambda: store_state(machine) == "down", "the workers miss the store")
         with store:
             agrees_again(machine, store, "later")
             assert client.is_well()

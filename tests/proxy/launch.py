@@ -37,10 +37,9 @@ def faulty(step: str, method: Callable[..., Any]) -> Callable[..., Any]:
 def worker(role: Role) -> int:
     """A worker whose sessions can fail. Its modules come with the fork, not before: the master has no gevent."""
     from puerta import worker
-    from puerta.proxy.mongodb_session import MongodbSession
 
-    for step in STEPS:
-        setattr(MongodbSession, step, faulty(step, getattr(MongodbSession, step)))
+    usual = worker.SESSIONS["mongodb"]
+    worker.SESSIONS["mongodb"] = type("Faulty", (usual,), {step: faulty(step, getattr(usual, step)) for step in STEPS})
     return worker.main(role)
 
 

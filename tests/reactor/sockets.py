@@ -7,7 +7,7 @@ from typing import Any
 
 from puerta.reactor import native
 from puerta.reactor.loop import Channel, Loop
-from puerta.reactor.relay import Meter, Side, join
+from puerta.reactor.relay import Meter, Owner, Side, join
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -16,12 +16,8 @@ class Turned:
     """A loop, its turns counted, and what it told."""
 
     def __init__(self) -> None:
-        self.woken = 0
         self.failed: list[Channel] = []
-        self.loop = Loop(self.wake, self.failed.append)
-
-    def wake(self) -> None:
-        self.woken += 1
+        self.loop = Loop(self.failed.append)
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
@@ -59,7 +55,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Session:
+class Session(Owner):
     """Two sides with a client and a backend on their outer ends, and what the relay told."""
 
     def __init__(self, turned: Turned, kind: str = "tcp", most: int = 256 << 10, joined: bool = True) -> None:

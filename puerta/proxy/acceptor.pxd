@@ -1,0 +1,13 @@
+cimport cython
+from puerta.reactor.loop cimport Channel
+
+
+cdef class Acceptor(Channel):
+    cdef public object route
+    cdef public object seat
+    cdef public object make
+    cdef public Py_ssize_t most
+    cdef public bint accepting
+    cdef public double paused_until
+    cdef public double complained
+    cpdef on_event(self, unsigned int events)
