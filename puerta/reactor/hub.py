@@ -47,7 +47,8 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
     """`tick` is called every `seconds` from the first time on that something waits in the hub.
 
     A pass may start watchers after libev took note of all changes, so there is always one more after a pass that called anybody.
-    libev's wake-ups from other threads are noticed no later than with the next tick: it believes that nobody waits.
+    Of signals and wake-ups from other threads libev only takes a note, as it believes that nobody waits: a signal ends our
+    wait by itself, the others are heard no later than with the next tick.
     """
 
     def __init__(self, reactor: Loop, tick: Callable[[], object], seconds: float) -> None:
@@ -64,7 +65,8 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
         witness.start(self.look)
         self.reactor.add(Readiness(self.reactor, self), False)
         while True:
-            self.reactor.turn(0.0 if self.has_work() else self.patience())
+            if not self.reactor.turn(0.0 if self.has_work() else self.patience()):
+                self.called = True  # a signal may have ended the wait
             now = self.reactor.now
             if now >= self.next_tick:
                 self.next_tick = max(now, self.next_tick + self.seconds)

@@ -28,7 +28,7 @@ cdef class Loop:
     cpdef again(self, Channel channel)
     cpdef later(self, Channel channel)
     @cython.locals(channel=Channel, index=cython.int, count=cython.int)
-    cpdef turn(self, double patience=*)
+    cpdef int turn(self, double patience=*) except -1
     @cython.locals(channel=Channel, dirty=list)
     cpdef end_turn(self)
     @cython.locals(channel=Channel)

@@ -93,8 +93,11 @@ class Loop:
             channel.queued = True
             self.dirty.append(channel)
 
-    def turn(self, patience: float = 0.0) -> None:
-        """Handle everything that is ready; when nothing is, wait for it up to `patience` seconds. Never raises for a channel."""
+    def turn(self, patience: float = 0.0) -> int:
+        """Handle everything that is ready; when nothing is, wait for it up to `patience` seconds, or for a signal.
+
+        Returns how many events there were. Never raises for what a channel does.
+        """
         at_once = self.pending or self.dirty or self.grave
         count = self.poller.poll(0 if at_once else int(patience * 1000 + 0.999))
         self.now = native.now()
@@ -108,6 +111,7 @@ class Loop:
             except Exception:
                 self.failed(channel)
         self.end_turn()
+        return count
 
     def end_turn(self) -> None:
         """Send what the turn gathered, then close what it closed. Also for work that began outside a turn (timers)."""
