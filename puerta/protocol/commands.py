@@ -8,9 +8,7 @@ for client libraries look at them.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from puerta.protocol import entry as reader
 from puerta.protocol import keys as finders
 from puerta.protocol.entry import Entry
 from puerta.protocol.keys import blocks
@@ -73,23 +71,18 @@ class Table:
             return spec
         return spec.subcommands.get(args[1].upper())
 
-    def learn(self, reply: list[Any]) -> list[Spec]:
-        """Add what a COMMAND reply lists and the table does not know, and return it.
+    def learn(self, entries: Iterable[Entry]) -> list[Spec]:
+        """Take over what a cluster says of its commands, and return the rows that are new or changed.
 
-        Commands that stand here already stay as they are; a container may gain subcommands. What is malformed or too much is
-        passed over: a cluster can't make the table useless.
+        What the table does not know is added at its end, in the order given. What stands here stays as it is, but that a command
+        may take more arguments, and a container gain subcommands. What is too much is passed over: a cluster can't make the
+        table useless.
         """
-        added: list[Spec] = []
-        for entry in reader.read(reply):
-            if len(self.specs) >= MOST_COMMANDS:
-                break
-            spec = self._add(entry)
-            if spec is not None:
-                added.append(spec)
-        return added
+        found = (self._add(entry) or self._widen(entry) for entry in entries)
+        return [spec for spec in found if spec is not None]
 
     def _add(self, entry: Entry) -> Spec | None:
-        """The new row; None when there is one of that name, or when its container is no container."""
+        """The new row; None when there is one of that name, no room, or when its container is no container."""
         names = self._commands
         own = entry.name.encode()
         container, bar, own_part = own.partition(b"|")
@@ -98,12 +91,24 @@ class Table:
             if parent is None or parent.subcommands is None:
                 return None
             names, own = parent.subcommands, own_part
-        if own in names:
+        if own in names or len(self.specs) >= MOST_COMMANDS:
             return None
         spec = _spec(entry)
         spec.index = len(self.specs)
         self.specs.append(spec)
         names[own] = spec
+        return spec
+
+    def _widen(self, entry: Entry) -> Spec | None:
+        """The row of a command that takes more arguments there than here, as an option was added to it in a newer server.
+
+        Never fewer: places of keys are read unchecked. And only of what is forwarded as it is: who answers, splits or pins a
+        command relies on its arity.
+        """
+        spec = self.resolve(entry.name.encode().split(b"|"))
+        if spec is None or spec.name != entry.name.encode() or spec.kind != KEYED or not 0 < -entry.arity <= spec.arity:
+            return None
+        spec.arity = -spec.arity
         return spec
 
 
@@ -187,3 +192,4 @@ def entries() -> list[Entry]:
 
 
 TABLE = Table(entries())
+"""The built-in commands. Nothing is ever learned here: what a cluster has besides is for that cluster's own table."""
