@@ -18,9 +18,9 @@ One anonymous mapping, made by the master before its first fork and inherited by
 | `node ROUTE CELL`        | a worker's counters       | that worker    |
 
 A route of mode redis has two more things here: *histograms* of how long each command took (`latency ROUTE`, a row for
-each worker), and a *blob* (`topology ROUTE`), in which the supervisor tells the workers, in bytes, what the cluster
-looks like. Its nodes are not known before the fork, so their tables are made in advance, and the topology says which
-node has which.
+each worker), and two *blobs* in which the supervisor tells the workers, in bytes, what the cluster looks like
+(`topology ROUTE`), and which commands it has that Puerta does not know by itself (`commands ROUTE`). Its nodes are
+not known before the fork, so their tables are made in advance, and the topology says which node has which.
 
 A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
 side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
@@ -46,11 +46,14 @@ MAP_NORESERVE = 0x4000
 TOPOLOGY_BYTES = 256 << 10
 """Room for a cluster of hundreds of nodes, or one whose every slot is a range of its own."""
 
+COMMANDS_BYTES = 256 << 10
+"""Room for as many commands as a table takes, each described in 150 bytes."""
+
 NODES = 256
 """Nodes of one cluster that are counted one by one."""
 
 COMMANDS = 600
-"""Commands of Redis that have a latency histogram of their own."""
+"""Latency histograms of a Redis route: one for each command by its number, the last one for all beyond together."""
 
 BUCKETS = 28
 """Of a latency histogram: bucket i counts what took from 2**i to 2**(i+1) microseconds, the last one all above too."""
@@ -235,6 +238,10 @@ class Board:
     def topology(self, route: str) -> Blob:
         return self.blob(f"topology {route}", TOPOLOGY_BYTES)
 
+    def commands(self, route: str) -> Blob:
+        """Commands that a cluster has besides the built-in ones; the list grows at its end only."""
+        return self.blob(f"commands {route}", COMMANDS_BYTES)
+
     def lay_out(self, routes: Iterable[tuple[str, Iterable[str]]], redis: Iterable[str] = ()) -> None:
         """Make the tables of every route and its backends, so that children inherit a directory with all of them.
 
@@ -250,6 +257,7 @@ class Board:
             self.redis(route)
             self.latency(route)
             self.topology(route)
+            self.commands(route)
             for cell in range(NODES):
                 self.node(route, cell)
 

@@ -191,5 +191,12 @@ def entries() -> list[Entry]:
     return sorted(found, key=lambda entry: entry.name.split("|"))
 
 
+def extended(learned: Iterable[Entry]) -> Table:
+    """A table of the built-in commands and those of one cluster. The same list gives the same numbers, wherever."""
+    table = Table(entries())
+    table.learn(learned)
+    return table
+
+
 TABLE = Table(entries())
 """The built-in commands. Nothing is ever learned here: what a cluster has besides is for that cluster's own table."""

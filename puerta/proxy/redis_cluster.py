@@ -70,7 +70,8 @@ class Node:
 
 
 class Latencies:
-    """This worker's row of the histograms: powers of two of a microsecond, for each command."""
+    """This worker's row of the histograms: powers of two of a microsecond, for each command. What has a number beyond the
+    last, as a cluster with many modules' commands may give, counts for the last."""
 
     if not cython.compiled:
         __slots__ = ("base", "buckets", "cells", "commands", "sums")
@@ -84,7 +85,7 @@ class Latencies:
 
     def add(self, command: int, seconds: float) -> int:
         if command >= self.commands:
-            return 0
+            command = self.commands - 1
         microseconds = int(seconds * 1e6)
         self.cells[self.sums + command] += microseconds
         bucket = 0

@@ -1,4 +1,4 @@
-"""A Redis route as one worker runs it: the cluster, the sessions, the counters on the board, the slow log."""
+"""A Redis route as one worker runs it: the cluster, its commands, the sessions, the counters on the board, the slow log."""
 
 import json
 import time
@@ -9,7 +9,8 @@ from typing import Any
 from puerta import log
 from puerta.board import ROUTE, Board
 from puerta.config.schema import RedisRoute
-from puerta.protocol.commands import TABLE
+from puerta.protocol import commands
+from puerta.protocol.entry import unpack
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
@@ -52,10 +53,10 @@ class RedisRouteRunner:
         self.slow_calls: deque[tuple[int, float, float, bytes, str]] = deque(maxlen=SLOW_CALLS)
         self.slow_seen = 0
         self.spare_request = Request(min(config.limits.buffer, 512 << 20))
+        self.learned = board.commands(config.name)
+        self.learned_version = 0
         self.index = NameIndex()
-        for spec in TABLE.specs:
-            if b"|" not in spec.name:
-                self.index.add(spec.name, spec)
+        self.use_commands(commands.TABLE)
         histograms = board.latency(config.name)
         latencies = Latencies(
             board.cells, histograms.index(row, 0), histograms.sum_index(row, 0), histograms.buckets, histograms.commands
@@ -114,7 +115,8 @@ class RedisRouteRunner:
         return self.version > 0
 
     def tick(self, now: float) -> None:
-        """Ten times a second: the layout, the calls that take too long, the meters."""
+        """Ten times a second: the commands, the layout, the calls that take too long, the meters."""
+        self.take_commands()
         self.take_layout()
         self.cluster.tick(now)
         self.others = self.table.sum("connections") - len(self.sessions)
@@ -138,6 +140,24 @@ class RedisRouteRunner:
             self.cluster.apply(json.loads(data))
         except (ValueError, KeyError, TypeError):
             log.logger.exception("route %s: the published layout of the cluster can't be used", self.name)
+
+    def take_commands(self) -> None:
+        """What the supervisor learned of the cluster's commands."""
+        published = self.learned.read(self.learned_version)
+        if published is None:
+            return
+        self.learned_version, data = published
+        try:
+            self.use_commands(commands.extended(unpack(data)))
+        except (ValueError, KeyError, TypeError):
+            log.logger.exception("route %s: the published commands can't be used", self.name)
+
+    def use_commands(self, table: commands.Table) -> None:
+        """The index stays, for the sessions have it; calls under way keep their rows."""
+        self.commands = table
+        for spec in table.specs:
+            if b"|" not in spec.name:
+                self.index.add(spec.name, spec)
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
         """End up to `most` sessions that have nothing under way and moved no byte for `seconds`; returns how many."""

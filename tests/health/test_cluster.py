@@ -269,10 +269,11 @@ def bulk(text: str) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text.encode())
 
 
+HELLO = b"*4\r\n" + bulk("version") + bulk("6.2.6") + bulk("id") + b":7\r\n"
 INFO = bulk("cluster_state:ok\r\ncluster_current_epoch:1\r\n")
 NODES = bulk(f"{'a' * 40} 10.1.1.1:7@17 myself,master - 0 0 1 connected 0-16383\n")
 OLD = {
-    b"SETNAME": b"+OK\r\n", b"SETINFO": b"+OK\r\n", b"PING": b"+PONG\r\n", b"INFO": INFO, b"NODES": NODES,
+    b"SETNAME": b"+OK\r\n", b"SETINFO": b"+OK\r\n", b"PING": b"+PONG\r\n", b"HELLO": HELLO, b"INFO": INFO, b"NODES": NODES,
     b"SHARDS": b"-ERR Unknown subcommand or wrong number of arguments for 'SHARDS'. Try CLUSTER HELP.\r\n",
     b"SLOTS": b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n" + bulk("old.example") + b":9\r\n" + bulk("a" * 40),
 }  # fmt: skip
