@@ -58,8 +58,8 @@ class Learned:
 
     def _merge(self, votes: Mapping[Entry, int]) -> dict[str, Entry]:
         best: dict[str, Entry] = {}
-        for entry in sorted(votes, key=lambda entry: (votes[entry], entry == self.entries.get(entry.name))):
-            best[entry.name] = entry
+        for entry in sorted(votes, key=lambda entry: (-votes[entry], entry != self.entries.get(entry.name))):
+            best.setdefault(entry.name, entry)
         found = {
             name: best[name] if name in best and best[name].container == entry.container else entry
             for name, entry in self.entries.items()
