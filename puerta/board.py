@@ -81,15 +81,17 @@ ROUTE = (
 )  # fmt: skip
 REDIS = (
     "refresh_wanted", "redirects_moved", "redirects_ask", "tryagain", "upstream_connections", "upstream_failures",
-    "pinned", "pinned_pool", "timeouts", "retries", "slow_calls", "topology_version",
+    "pinned", "pinned_pool", "timeouts", "retries", "slow_calls", "topology_version", "shared_resp2", "shared_resp3",
 )  # fmt: skip
 """`refresh_wanted` is a counter: each time a worker raises its cell, the supervisor looks at the cluster anew."""
 
 BACKEND = ("connections", "connections_total", "connect_failures", "connect_us")
+NODE = (*BACKEND, "lost", "in_flight", "commands_total", "errors", "timeouts")
+"""Of a Redis node: also connections that were lost, calls in flight, requests sent, error replies, calls not answered in time."""
 
 GAUGES = frozenset({
     "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns",
-    "upstream_connections", "pinned", "pinned_pool", "topology_version",
+    "upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3", "in_flight",
 })  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""
 
@@ -225,7 +227,7 @@ class Board:
 
     def node(self, route: str, cell: int) -> Table:
         """What workers count about the node to which the topology gave this number."""
-        return self.table(f"node {route} {cell}", BACKEND, ROWS)
+        return self.table(f"node {route} {cell}", NODE, ROWS)
 
     def latency(self, route: str) -> Histograms:
         known = self.histograms.get(route)

@@ -43,7 +43,8 @@ def build(board: Board, route: str, cluster: Snapshot, now: int) -> dict[str, An
             "moved": table.sum("redirects_moved"), "ask": table.sum("redirects_ask"), "tryagain": table.sum("tryagain"),
         },
         "upstreams": {
-            "connections": table.sum("upstream_connections"), "pinned": table.sum("pinned"),
+            "connections": table.sum("upstream_connections"),
+            "shared": {"resp2": table.sum("shared_resp2"), "resp3": table.sum("shared_resp3")}, "pinned": table.sum("pinned"),
             "pinned_pool": table.sum("pinned_pool"), "failures_total": table.sum("upstream_failures"),
         },
         "timeouts_total": table.sum("timeouts"),
@@ -72,6 +73,11 @@ def backend(board: Board, route: str, node: NodeState, now: int) -> dict[str, An
         "connections_total": count(counters, "connections_total"),
         "connect_failures_total": count(counters, "connect_failures"),
         "connect_seconds_total": count(counters, "connect_us") / 1e6,
+        "connections_lost_total": count(counters, "lost"),
+        "in_flight": count(counters, "in_flight"),
+        "commands_total": count(counters, "commands_total"),
+        "errors_total": count(counters, "errors"),
+        "timeouts_total": count(counters, "timeouts"),
         "downs": node.downs,
         "state_age_seconds": age(round(node.since * 1e9), now),
         "check": {

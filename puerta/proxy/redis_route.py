@@ -15,6 +15,7 @@ from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.redis_cluster import Cluster, Latencies
+from puerta.proxy.redis_tally import NodeCells
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
 
@@ -61,6 +62,7 @@ class RedisRouteRunner:
         latencies = Latencies(
             board.cells, histograms.index(row, 0), histograms.sum_index(row, 0), histograms.buckets, histograms.commands
         )
+        self.nodes = NodeCells(board, config.name, row)
         self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)
         self.taken_before = 0
 
@@ -124,7 +126,11 @@ class RedisRouteRunner:
             total, meter.total = meter.total, 0
             self.cells[self.at[column]] += total
         self.cells[self.at["commands_total"]] = self.commands_taken()
+        self.cluster.look_over()
+        self.nodes.write(self.cluster.nodes.values())
         self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))
+        self.redis.set(self.row, "shared_resp2", self.cluster.shared_resp2)
+        self.redis.set(self.row, "shared_resp3", self.cluster.shared_resp3)
         if self.limits.idle_timeout is not None and now - self.swept > min(1.0, self.limits.idle_timeout / 4):
             self.swept = now
             self.close_idle(now, self.limits.idle_timeout, "idle_timeout", len(self.sessions))

@@ -1,8 +1,23 @@
 """Nodes of a cluster that has no server in it: each answers for its cluster as it is told to, and says what it was asked."""
 
 import contextlib
+import json
 import socket
 import threading
+from pathlib import Path
+from typing import Any
+
+from tests.harness import Running, ask, free_port
+from tests.redis.wire import Wire
+
+CONFIG = """
+workers: 2
+log: {{access: false}}
+admin: {{listen: 127.0.0.1:{admin}}}
+routes:
+  - {{name: cache, mode: redis, listen: 127.0.0.1:{port}, cluster: [{seeds}], topology_refresh: 1s}}
+  - {{name: other, mode: redis, listen: 127.0.0.1:{other}, cluster: [{strangers}], topology_refresh: 1s}}
+"""
 
 
 def bulk(text: str) -> bytes:
@@ -20,8 +35,8 @@ def described(name: str, *flags: str, keys: tuple[int, int, int] = (1, 1, 1), ar
 
 
 class ScriptedNode:
-    """Commands that are not about the cluster are answered by the node's port, and kept in `heard`; by its reply in
-    `answers`, when there is one."""
+    """Commands that are not about the cluster are kept in `heard` and answered by the node's port, or by what `answers` has for
+    their name: an empty answer is none."""
 
     def __init__(self, first: int, last: int) -> None:
         self.slots = (first, last)
@@ -30,6 +45,7 @@ class ScriptedNode:
         self.commands: list[bytes] = []
         self.heard: list[list[bytes]] = []
         self.answers: dict[bytes, bytes] = {}
+        self.peers: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,10 +58,18 @@ class ScriptedNode:
     def close(self) -> None:
         self.listener.close()
 
+    def hang_up(self) -> None:
+        """On everybody."""
+        peers, self.peers = self.peers, []
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 peer, _ = self.listener.accept()
+                self.peers.append(peer)
                 threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
 
     def _serve(self, peer: socket.socket) -> None:
@@ -85,3 +109,30 @@ def scripted_cluster() -> list[ScriptedNode]:
     for node in nodes:
         node.nodes = nodes
     return nodes
+
+
+class ScriptedFront:
+    """Puerta with a route to each of two such clusters: `port` and `other`."""
+
+    def __init__(self, directory: Path, nodes: list[ScriptedNode], strangers: list[ScriptedNode]) -> None:
+        self.port, self.other, self.admin = free_port(), free_port(), free_port()
+        seeds, others = (", ".join(f"127.0.0.1:{node.port}" for node in each) for each in (nodes, strangers))
+        config = CONFIG.format(seeds=seeds, strangers=others, port=self.port, other=self.other, admin=self.admin)
+        self.running = Running(directory, config)
+        self.running.start().wait_ready()
+
+    def ask(self, *words: bytes | str | int, port: int = 0) -> bytes:
+        """On a connection of its own, so that any worker may get it."""
+        with Wire(port or self.port) as wire:
+            return wire.ask(*words)
+
+    def everywhere(self, *words: bytes | str | int) -> set[bytes]:
+        """What all workers, with all likelihood, say."""
+        return {self.ask(*words) for _ in range(12)}
+
+    def metrics(self) -> bytes:
+        return ask(self.admin, b"GET /metrics HTTP/1.0\r\n\r\n")
+
+    def status(self) -> Any:
+        """What /status says of the first route."""
+        return json.loads(ask(self.admin, b"GET /status HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")[2])["routes"][0]

@@ -3,72 +3,21 @@
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from playground.cluster import ValkeyCluster
 from puerta.protocol.slots import slot_of
-from tests.harness import Running, ask, free_port, wait_for
-from tests.redis.scripted import ScriptedNode, described, scripted_cluster
+from tests.harness import Running, free_port, wait_for
+from tests.redis.scripted import ScriptedFront, ScriptedNode, described
 from tests.redis.wire import Wire
 
 pytestmark = pytest.mark.dataplane
 
-CONFIG = """
-workers: 2
-log: {{access: false}}
-admin: {{listen: 127.0.0.1:{admin}}}
-routes:
-  - {{name: cache, mode: redis, listen: 127.0.0.1:{port}, cluster: [{seeds}], topology_refresh: 1s}}
-  - {{name: other, mode: redis, listen: 127.0.0.1:{other}, cluster: [{strangers}], topology_refresh: 1s}}
-"""
 UNKNOWN = b"-ERR unknown command 'M.GET'"
 
 TWO_KEYS = [described("m.get", "readonly"), described("m.at", "write", keys=(2, 2, 1), arity=-3)]
-
-
-@pytest.fixture
-def nodes() -> Iterator[list[ScriptedNode]]:
-    made = scripted_cluster()
-    yield made
-    for node in made:
-        node.close()
-
-
-@pytest.fixture
-def strangers() -> Iterator[list[ScriptedNode]]:
-    made = scripted_cluster()
-    yield made
-    for node in made:
-        node.close()
-
-
-class Front:
-    def __init__(self, directory: Path, nodes: list[ScriptedNode], strangers: list[ScriptedNode]) -> None:
-        self.port, self.other, self.admin = free_port(), free_port(), free_port()
-        seeds, others = (", ".join(f"127.0.0.1:{node.port}" for node in each) for each in (nodes, strangers))
-        config = CONFIG.format(seeds=seeds, strangers=others, port=self.port, other=self.other, admin=self.admin)
-        self.running = Running(directory, config)
-        self.running.start().wait_ready()
-
-    def ask(self, *words: bytes | str | int, port: int = 0) -> bytes:
-        """On a connection of its own, so that any worker may get it."""
-        with Wire(port or self.port) as wire:
-            return wire.ask(*words)
-
-    def everywhere(self, *words: bytes | str | int) -> set[bytes]:
-        """What all workers, with all likelihood, say."""
-        return {self.ask(*words) for _ in range(12)}
-
-
-@pytest.fixture
-def front(tmp_path: Path, nodes: list[ScriptedNode], strangers: list[ScriptedNode]) -> Iterator[Front]:
-    made = Front(tmp_path, nodes, strangers)
-    with made.running:
-        yield made
-        assert "Traceback" not in made.running.text(), made.running.text()
 
 
 def owner(nodes: list[ScriptedNode], key: bytes) -> bytes:
@@ -76,39 +25,41 @@ def owner(nodes: list[ScriptedNode], key: bytes) -> bytes:
     return b":%d\r\n" % found.port
 
 
-def test_a_command_is_learned_and_goes_to_the_node_of_its_keys(front: Front, nodes: list[ScriptedNode]) -> None:
-    assert front.ask("M.GET", "a").startswith(UNKNOWN)
+def test_a_command_is_learned_and_goes_to_the_node_of_its_keys(
+    scripted: ScriptedFront, nodes: list[ScriptedNode]
+) -> None:
+    assert scripted.ask("M.GET", "a").startswith(UNKNOWN)
     many = [described(f"z.{number}", "readonly") for number in range(300)]
     nodes[1].load(*many, *TWO_KEYS)  # one node alone has it: which one a client needs not know
-    wait_for(lambda: all(said[:1] == b":" for said in front.everywhere("M.GET", "a")), "it is learned")
+    wait_for(lambda: all(said[:1] == b":" for said in scripted.everywhere("M.GET", "a")), "it is learned")
     for key in (b"a", b"b", b"foo", b"bar", b"{tag}x"):
-        assert front.everywhere("m.get", key) == front.everywhere("M.At", "x", key) == {owner(nodes, key)}
-    assert front.ask("M.AT", "x") == b"-ERR wrong number of arguments for 'm.at' command\r\n"
+        assert scripted.everywhere("m.get", key) == scripted.everywhere("M.At", "x", key) == {owner(nodes, key)}
+    assert scripted.ask("M.AT", "x") == b"-ERR wrong number of arguments for 'm.at' command\r\n"
     assert [b"m.get", b"foo"] in nodes[0].heard + nodes[1].heard
-    assert front.ask("M.GET", "a", port=front.other).startswith(UNKNOWN)
-    wait_for(lambda: b'command="m.get",le="+Inf"' in metrics(front), "its latency has its name")
-    assert b'command="other"' not in metrics(front)
-    assert front.ask("Z.299", "a") == owner(nodes, b"a")  # beyond what has a histogram of its own
-    wait_for(lambda: b'command="other",le="+Inf",route="cache"} 1.0' in metrics(front), "it is measured all the same")
+    assert scripted.ask("M.GET", "a", port=scripted.other).startswith(UNKNOWN)
+    wait_for(lambda: b'command="m.get",le="+Inf"' in scripted.metrics(), "its latency has its name")
+    assert b'command="other"' not in scripted.metrics()
+    assert scripted.ask("Z.299", "a") == owner(nodes, b"a")  # beyond what has a histogram of its own
+    wait_for(
+        lambda: b'command="other",le="+Inf",route="cache"} 1.0' in scripted.metrics(), "it is measured all the same"
+    )
 
 
-def metrics(front: Front) -> bytes:
-    return ask(front.admin, b"GET /metrics HTTP/1.0\r\n\r\n")
-
-
-def test_workers_born_later_know_it_from_their_first_command_on(front: Front, nodes: list[ScriptedNode]) -> None:
+def test_workers_born_later_know_it_from_their_first_command_on(
+    scripted: ScriptedFront, nodes: list[ScriptedNode]
+) -> None:
     nodes[0].load(*TWO_KEYS)
-    wait_for(lambda: all(said[:1] == b":" for said in front.everywhere("M.GET", "a")), "it is learned")
-    supervisor, worker = front.running.child("supervisor"), front.running.worker(0)
+    wait_for(lambda: all(said[:1] == b":" for said in scripted.everywhere("M.GET", "a")), "it is learned")
+    supervisor, worker = scripted.running.child("supervisor"), scripted.running.worker(0)
     for node in nodes:
         node.load()  # and now no node says that it has it
     for pid in (supervisor, worker):
         subprocess.run(["kill", "-9", str(pid)], check=True)
-    wait_for(lambda: front.running.workers().get(0, [worker]) != [worker], "a new worker")
-    assert front.everywhere("M.GET", "a") == {owner(nodes, b"a")}
-    front.running.signal(signal.SIGHUP)
-    front.running.wait_log("reloaded: generation 2 is up")
-    assert front.everywhere("M.GET", "a") == {owner(nodes, b"a")}
+    wait_for(lambda: scripted.running.workers().get(0, [worker]) != [worker], "a new worker")
+    assert scripted.everywhere("M.GET", "a") == {owner(nodes, b"a")}
+    scripted.running.signal(signal.SIGHUP)
+    scripted.running.wait_log("reloaded: generation 2 is up")
+    assert scripted.everywhere("M.GET", "a") == {owner(nodes, b"a")}
 
 
 # -- a real module
