@@ -138,7 +138,7 @@ class Cluster:
         self.found_masters: list[Any] | None = None
         self.learned: dict[int, tuple[Node, float]] = {}
         self.most = config.limits.buffer
-        self.slow_seconds = config.limits.slowlog
+        self.slow_seconds = config.limits.slowlog or float("inf")
         self.reads_replicas = config.read_from != "masters"
         self.connections: set[Any] = set()
         self.again: Any = Resender(self)

@@ -16,7 +16,7 @@ log: {{access: false}}
 admin: {{listen: 127.0.0.1:{admin}}}
 routes:
   - {{name: cache, mode: redis, listen: 127.0.0.1:{port}, cluster: [{seeds}], topology_refresh: 1s}}
-  - {{name: other, mode: redis, listen: 127.0.0.1:{other}, cluster: [{strangers}], topology_refresh: 1s}}
+  - {{name: other, mode: redis, listen: 127.0.0.1:{other}, cluster: [{strangers}], limits: {{slowlog: 0}}}}
 """
 
 
