@@ -14,7 +14,9 @@ from puerta.protocol.entry import unpack
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
+from puerta.proxy.deadlines import Deadlines
 from puerta.proxy.redis_cluster import Cluster, Latencies
+from puerta.proxy.redis_opening import HEADER_SECONDS, Opening
 from puerta.proxy.redis_tally import NodeCells
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
@@ -41,6 +43,7 @@ class RedisRouteRunner:
         self.limits = config.limits
         self.backends: list[Any] = []
         self.sessions: set[Any] = set()
+        self.openings: Deadlines[Opening] = Deadlines(HEADER_SECONDS, lambda one: one.end("handshake_timeout"))
         self.bytes_in, self.bytes_out = Meter(), Meter()
         self.cells = board.cells
         self.table = board.route(config.name)
@@ -87,7 +90,7 @@ class RedisRouteRunner:
         return self.others + len(self.sessions)
 
     def full(self) -> bool:
-        return self.connections >= self.limits.connections
+        return self.connections + len(self.openings.waiting) >= self.limits.connections
 
     def slow_call(self, call: Any, seconds: float) -> None:
         self.slow_seen += 1
@@ -121,6 +124,7 @@ class RedisRouteRunner:
         self.take_commands()
         self.take_layout()
         self.cluster.tick(now)
+        self.openings.sweep(now)
         self.others = self.table.sum("connections") - len(self.sessions)
         for meter, column in ((self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out")):
             total, meter.total = meter.total, 0

@@ -17,6 +17,11 @@ admin: {{listen: 127.0.0.1:{admin}}}
 routes:
   - {{name: cache, mode: redis, listen: 127.0.0.1:{port}, cluster: [{seeds}], topology_refresh: 1s}}
   - {{name: other, mode: redis, listen: 127.0.0.1:{other}, cluster: [{strangers}], limits: {{slowlog: 0}}}}
+  - name: behind
+    mode: redis
+    listen: 127.0.0.1:{behind}
+    cluster: [{seeds}]
+    proxy_protocol: {{accept: [127.0.0.0/8]}}
 """
 
 
@@ -112,12 +117,13 @@ def scripted_cluster() -> list[ScriptedNode]:
 
 
 class ScriptedFront:
-    """Puerta with a route to each of two such clusters: `port` and `other`."""
+    """Puerta with a route to each of two such clusters, `port` and `other`; `behind` is a proxy that announces its clients."""
 
     def __init__(self, directory: Path, nodes: list[ScriptedNode], strangers: list[ScriptedNode]) -> None:
-        self.port, self.other, self.admin = free_port(), free_port(), free_port()
+        self.port, self.other, self.behind, self.admin = free_port(), free_port(), free_port(), free_port()
         seeds, others = (", ".join(f"127.0.0.1:{node.port}" for node in each) for each in (nodes, strangers))
-        config = CONFIG.format(seeds=seeds, strangers=others, port=self.port, other=self.other, admin=self.admin)
+        ports = {name: getattr(self, name) for name in ("port", "other", "behind", "admin")}
+        config = CONFIG.format(seeds=seeds, strangers=others, **ports)
         self.running = Running(directory, config)
         self.running.start().wait_ready()
 
@@ -133,6 +139,7 @@ class ScriptedFront:
     def metrics(self) -> bytes:
         return ask(self.admin, b"GET /metrics HTTP/1.0\r\n\r\n")
 
-    def status(self) -> Any:
-        """What /status says of the first route."""
-        return json.loads(ask(self.admin, b"GET /status HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")[2])["routes"][0]
+    def status(self, route: str = "cache") -> Any:
+        """What /status says of a route."""
+        found = json.loads(ask(self.admin, b"GET /status HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")[2])
+        return next(each for each in found["routes"] if each["name"] == route)
