@@ -56,6 +56,7 @@ class Table:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.specs: list[Spec] = []
+        self._usual: dict[bytes, Spec] = {}
         self._commands: dict[bytes, Spec] = {}
         for entry in entries:
             self._add(entry)
@@ -70,6 +71,11 @@ class Table:
         if spec is None or spec.subcommands is None or len(args) < 2:
             return spec
         return spec.subcommands.get(args[1].upper())
+
+    def usual(self, spec: Spec) -> Spec:
+        """The row by which a session sends a call that has all its keys. Modules declare every command to take any number of
+        arguments, from none on: theirs have another row, with fixed places, for calls that are long enough."""
+        return self._usual.get(spec.name, spec)
 
     def learn(self, entries: Iterable[Entry]) -> list[Spec]:
         """Take over what a cluster says of its commands, and return the rows that are new or changed.
@@ -97,6 +103,8 @@ class Table:
         spec.index = len(self.specs)
         self.specs.append(spec)
         names[own] = spec
+        if spec.finder is not None and spec.kind == KEYED and entry.arity < 0 and _has_fixed_places(entry):
+            self._usual[spec.name] = _long_enough(spec, *entry.keys)
         return spec
 
     def _widen(self, entry: Entry) -> Spec | None:
@@ -129,6 +137,15 @@ def _spec(entry: Entry) -> Spec:
     return spec
 
 
+def _has_fixed_places(entry: Entry) -> bool:
+    return (
+        bool(entry.keys[0])
+        and not entry.specs
+        and not entry.flags & {"movablekeys"}
+        and entry.name not in finders.FINDERS
+    )
+
+
 def _place_keys(spec: Spec, entry: Entry) -> None:
     """Fixed places are only called so when every argument list of a right length reaches them: they are read unchecked."""
     finder = finders.FINDERS.get(entry.name)
@@ -139,6 +156,15 @@ def _place_keys(spec: Spec, entry: Entry) -> None:
         spec.first, spec.last, spec.step = first, last, step
     elif first:
         spec.finder = lambda args: finders.positions(first, last, step, len(args))
+
+
+def _long_enough(spec: Spec, first: int, last: int, step: int) -> Spec:
+    """The same command, of as many arguments as reach its first key and its last."""
+    least = max(first, last, -spec.arity - 1) if last > 0 else max(first - last - 1, -spec.arity - 1)
+    usual = Spec(spec.name, -least - 1, KEYED)
+    usual.index, usual.readonly, usual.write = spec.index, spec.readonly, spec.write
+    usual.first, usual.last, usual.step = first, last, step
+    return usual
 
 
 def keys(spec: Spec, args: list[bytes]) -> list[int]:

@@ -167,7 +167,7 @@ class RedisRouteRunner:
         self.commands = table
         for spec in table.specs:
             if b"|" not in spec.name:
-                self.index.add(spec.name, spec)
+                self.index.add(spec.name, table.usual(spec))
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
         """End up to `most` sessions that have nothing under way and moved no byte for `seconds`; returns how many."""

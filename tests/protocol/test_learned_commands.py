@@ -107,6 +107,28 @@ def test_places_beyond_the_shortest_argument_list_are_checked() -> None:
     assert commands.keys(spec, [b"m.far", b"a", b"b", b"c", b"d"]) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("places", [(1, 1, 1), (2, 2, 1), (1, 3, 1), (1, -1, 1), (1, -1, 2), (1, -2, 1), (2, -3, 2)])
+def test_a_call_of_a_modules_command_that_is_long_enough_has_fixed_places(places: tuple[int, int, int]) -> None:
+    table = fresh()
+    (spec,) = table.learn(read([described(b"m.any", -1, (b"readonly",), places)]))
+    usual = table.usual(spec)
+    assert (spec.first, spec.arity, table.resolve([b"m.any"]) is spec) == (0, -1, True)
+    assert (usual.first, usual.last, usual.step) == places
+    assert (usual.name, usual.index, usual.kind, usual.readonly) == (b"M.ANY", spec.index, KEYED, True)
+    for count in range(1, 12):
+        args = [b"m.any", *[b"k"] * (count - 1)]
+        if commands.check_arity(usual, count):
+            assert commands.keys(usual, args) == commands.keys(spec, args) != []
+    assert commands.check_arity(usual, 6)
+
+
+def test_who_has_keys_at_other_places_too_has_no_such_calls() -> None:
+    assert [spec for spec in TABLE.specs if TABLE.usual(spec) is not spec] == []
+    table = fresh()
+    (spec,) = table.learn(read([described(b"m.any", -1, (b"readonly", b"movablekeys"), (1, 1, 1))]))
+    assert table.usual(spec) is spec
+
+
 def test_specifications_in_both_protocols() -> None:
     begin = {b"type": b"keyword", b"spec": {b"keyword": b"KEYS", b"startfrom": -2}}
     find = {b"type": b"range", b"spec": {b"lastkey": -1, b"keystep": 2, b"limit": 2}}

@@ -112,4 +112,7 @@ routes:
             wait_for(lambda: wire.ask("TOY.COUNT", "k") == b":2\r\n", "it is learned")
             asked = [("TOY.COUNT", f"key{number}", *["x"] * (number % 4)) for number in range(200)]
             assert wire.pipeline(asked) == [b":%d\r\n" % len(words) for words in asked]
+            assert b"redirects_moved:0\r\n" in wire.ask("INFO")
+            for words in (), ("a", "b", "c"):
+                assert wire.ask("TOY.COUNT", *words) == b":%d\r\n" % (len(words) + 1)
             assert wire.pipeline([("MULTI",), ("TOY.COUNT", "a"), ("EXEC",)])[2] == b"*1\r\n:2\r\n"

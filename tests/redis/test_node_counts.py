@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from puerta.board import Board
+from puerta.proxy.redis_cluster import Node
+from puerta.proxy.redis_tally import NodeCells
 from tests.harness import wait_for
 from tests.redis.scripted import ScriptedFront, ScriptedNode
 from tests.redis.wire import Wire, request, until
@@ -105,3 +108,28 @@ def test_a_node_that_left_takes_its_connections_with_it(scripted: ScriptedFront,
     for number in range(20):
         assert scripted.ask("GET", f"key{number}") == b":%d\r\n" % nodes[0].port
     wait_for(lambda: told(scripted, "commands_total") == [before + 20], "it has all commands")
+
+
+def test_cells_of_a_node_that_got_others_or_left() -> None:
+    board = Board()
+    board.lay_out([], ["cache"])
+    cells, node = NodeCells(board, "cache", 3), Node("10.0.0.1", 7000)
+
+    def shown(cell: int) -> tuple[int, ...]:
+        return tuple(board.node("cache", cell).get(3, name) for name in ("connections", "in_flight", "commands_total"))
+
+    node.cell, node.connections, node.in_flight, node.tally.calls = 5, 2, 1, 7
+    cells.write([node])
+    assert shown(5) == (2, 1, 7)
+    node.cell, node.tally.calls = 6, 3
+    cells.write([node])
+    assert (shown(5), shown(6)) == ((0, 0, 10), (2, 1, 0))
+    other = Node("10.0.0.2", 7000)
+    other.cell, other.connections, node.tally.calls = 6, 4, 2
+    cells.write([other, Node("10.0.0.3", 7000)])
+    assert shown(6) == (4, 0, 2)
+    node.tally.calls = 9  # it is no node of the cluster any more
+    cells.write([other])
+    cells.write([])
+    assert shown(6) == (0, 0, 2)
+    assert board.node("cache", 5).sum("commands_total") == 10
