@@ -185,6 +185,7 @@ def test_page(cache: Cluster) -> None:
         "config|get",
         "moved 102",
         "16384 slots covered",
+        "<td class=n>113</td><td class=n>114</td><td class=n>112</td>",
     ):
         assert shown in html
     assert "<i>" not in html
