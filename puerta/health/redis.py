@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from puerta.config.schema import Address, Auth
 from puerta.health import views
-from puerta.health.dial import ERROR_LENGTH, Result, words
+from puerta.health.dial import ERROR_LENGTH, Bounded, Result, words
 
 NAME = "puerta-health"
 
@@ -31,7 +31,19 @@ SIGNS = (
 COMMANDS_PAUSE = 2.0
 """Seconds between two times that a node is asked for all of its commands, at least: it is a long answer."""
 
+MOST = 16 << 20
+"""Bytes of all answers of one check, or of the one to COMMAND. A cluster in which every slot is a range says 2 MiB."""
+
 STATE_FAILED = "its cluster_state is not ok: it refuses commands"
+
+
+class Connection(redis.Connection):
+    """redis-py's, over a socket whose reads are bounded."""
+
+    def _connect(self) -> Any:
+        made = Bounded(super()._connect())  # type: ignore[no-untyped-call]
+        made.begin(MOST, float(self.socket_timeout or 0.0))
+        return made
 
 
 class RedisCheck:
@@ -66,6 +78,7 @@ class RedisCheck:
             return None
         self.asked = time.monotonic()
         try:
+            self.connection._sock.begin(MOST, self.timeout)
             self.connection.send_command("COMMAND")
             answer = self._answer()
         except BaseException:
@@ -109,6 +122,7 @@ class RedisCheck:
         if self.connection is None:
             self.connection = self._connect()
         places = "SHARDS" if self.has_shards else "SLOTS"
+        self.connection._sock.begin(MOST, self.timeout)
         asked = time.monotonic()
         commands = [("PING",), ("CLUSTER", "INFO")]
         commands += [("HELLO",), ("CLUSTER", "NODES"), ("CLUSTER", places)] if look else []
@@ -146,7 +160,7 @@ class RedisCheck:
         return () if lines.get("cluster_state") == "ok" else (STATE_FAILED,)
 
     def _connect(self) -> Any:
-        connection: Any = redis.Connection(  # type: ignore[no-untyped-call]
+        connection: Any = Connection(  # type: ignore[no-untyped-call]
             host=self.address.host,
             port=self.address.port,
             username=self.auth.username,

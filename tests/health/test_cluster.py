@@ -288,6 +288,7 @@ class Played:
     def __init__(self, answers: dict[bytes, bytes], last: bytes = b"") -> None:
         self.answers, self.last = answers, last
         self.connections = 0
+        self.drip = 0.0
         self.heard: list[bytes] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address(*self.listener.getsockname())
@@ -313,6 +314,9 @@ class Played:
                 known = next((word for word in words if word in self.answers), b"")
                 self.heard.append(known)
                 peer.sendall(self.answers.get(known, b"-ERR unknown command\r\n"))
+                while self.drip and known == b"NODES":
+                    time.sleep(self.drip)
+                    peer.sendall(b"x")
 
 
 @pytest.fixture
@@ -363,6 +367,22 @@ def test_what_is_wrong_with_a_node_is_said(played: Any, change: dict[bytes, byte
     assert result.error
     assert check.view is None
     assert check.connection is None
+
+
+@pytest.mark.parametrize("kind", [b"$99999999\r\n", b"*99999999\r\n"])
+def test_an_answer_without_end_is_not_read_to_its_end(played: Any, kind: bytes) -> None:
+    check = RedisCheck(played(OLD | {b"NODES": kind + b"$1\r\nx\r\n" * 3_000_000}).address, 5.0, Auth())
+    result = check.check()
+    assert (result.ok, result.error, check.connection) == (False, "the answer is too long", None)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for_for_ever(played: Any) -> None:
+    node = played(OLD | {b"NODES": b"$99999\r\n"})
+    node.drip = 0.1
+    check = RedisCheck(node.address, 0.5, Auth())
+    began = time.monotonic()
+    assert check.check().error == "timed out"
+    assert 0.4 < time.monotonic() - began < 3
 
 
 def test_a_connection_that_was_closed_for_idleness_is_not_held_against_the_node(played: Any) -> None:
