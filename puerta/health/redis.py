@@ -32,7 +32,7 @@ COMMANDS_PAUSE = 2.0
 """Seconds between two times that a node is asked for all of its commands, at least: it is a long answer."""
 
 MOST = 16 << 20
-"""Bytes of all answers of one check, or of the one to COMMAND. A cluster in which every slot is a range says 2 MiB."""
+"""Bytes of one check's answers, or of one to COMMAND. 1000 nodes, and each slot a range of its own, are less than 1 MiB."""
 
 STATE_FAILED = "its cluster_state is not ok: it refuses commands"
 
