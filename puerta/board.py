@@ -18,9 +18,9 @@ One anonymous mapping, made by the master before its first fork and inherited by
 | `node ROUTE CELL`        | a worker's counters       | that worker    |
 
 A route of mode redis has two more things here: *histograms* of how long each command took (`latency ROUTE`, a row for
-each worker), and a *blob* (`topology ROUTE`), in which the supervisor tells the workers, in bytes, what the cluster
-looks like. Its nodes are not known before the fork, so their tables are made in advance, and the topology says which
-node has which.
+each worker), and two *blobs* in which the supervisor tells the workers, in bytes, what the cluster looks like
+(`topology ROUTE`), and which commands it has that Puerta does not know by itself (`commands ROUTE`). Its nodes are
+not known before the fork, so their tables are made in advance, and the topology says which node has which.
 
 A worker's row number is not its seat: while a reload hands a seat over, its old and its new worker live side by
 side and each writes a row of its own. Rows are handed out by the master and reused after a child was reaped:
@@ -46,11 +46,14 @@ MAP_NORESERVE = 0x4000
 TOPOLOGY_BYTES = 256 << 10
 """Room for a cluster of hundreds of nodes, or one whose every slot is a range of its own."""
 
+COMMANDS_BYTES = 256 << 10
+"""Room for as many commands as a table takes, each described in 150 bytes."""
+
 NODES = 256
 """Nodes of one cluster that are counted one by one."""
 
 COMMANDS = 600
-"""Commands of Redis that have a latency histogram of their own."""
+"""Latency histograms of a Redis route: one for each command by its number, the last one for all beyond together."""
 
 BUCKETS = 28
 """Of a latency histogram: bucket i counts what took from 2**i to 2**(i+1) microseconds, the last one all above too."""
@@ -78,15 +81,17 @@ ROUTE = (
 )  # fmt: skip
 REDIS = (
     "refresh_wanted", "redirects_moved", "redirects_ask", "tryagain", "upstream_connections", "upstream_failures",
-    "pinned", "pinned_pool", "timeouts", "retries", "slow_calls", "topology_version",
+    "pinned", "pinned_pool", "timeouts", "retries", "slow_calls", "topology_version", "shared_resp2", "shared_resp3",
 )  # fmt: skip
 """`refresh_wanted` is a counter: each time a worker raises its cell, the supervisor looks at the cluster anew."""
 
 BACKEND = ("connections", "connections_total", "connect_failures", "connect_us")
+NODE = (*BACKEND, "lost", "in_flight", "commands_total", "errors", "timeouts")
+"""Of a Redis node: also connections that were lost, calls in flight, requests sent, error replies, calls not answered in time."""
 
 GAUGES = frozenset({
     "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns",
-    "upstream_connections", "pinned", "pinned_pool", "topology_version",
+    "upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3", "in_flight",
 })  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""
 
@@ -222,7 +227,7 @@ class Board:
 
     def node(self, route: str, cell: int) -> Table:
         """What workers count about the node to which the topology gave this number."""
-        return self.table(f"node {route} {cell}", BACKEND, ROWS)
+        return self.table(f"node {route} {cell}", NODE, ROWS)
 
     def latency(self, route: str) -> Histograms:
         known = self.histograms.get(route)
@@ -234,6 +239,10 @@ class Board:
 
     def topology(self, route: str) -> Blob:
         return self.blob(f"topology {route}", TOPOLOGY_BYTES)
+
+    def commands(self, route: str) -> Blob:
+        """Commands that a cluster has besides the built-in ones; the list grows at its end only."""
+        return self.blob(f"commands {route}", COMMANDS_BYTES)
 
     def lay_out(self, routes: Iterable[tuple[str, Iterable[str]]], redis: Iterable[str] = ()) -> None:
         """Make the tables of every route and its backends, so that children inherit a directory with all of them.
@@ -250,6 +259,7 @@ class Board:
             self.redis(route)
             self.latency(route)
             self.topology(route)
+            self.commands(route)
             for cell in range(NODES):
                 self.node(route, cell)
 

@@ -29,6 +29,7 @@ from puerta.proxy.acceptor import Acceptor
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.mongodb_session import MongodbSession
 from puerta.proxy.names import Names
+from puerta.proxy.redis_opening import open_session
 from puerta.proxy.redis_route import RedisRouteRunner
 from puerta.proxy.redis_session import RedisSession
 from puerta.proxy.redis_upstream import Upstream
@@ -46,7 +47,7 @@ LAYOUT_SECONDS = 5.0
 RESERVED_DESCRIPTORS = 64
 HEALTH_STALE_SECONDS = 30.0
 
-SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session, "redis": RedisSession}
+SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session, "redis": open_session}
 
 
 class Worker:

@@ -120,7 +120,13 @@ def test_a_redis_route_has_all_its_places_before_the_fork() -> None:
     board.lay_out([("mongo", ["a:1"])], ["cache", "other"])
     assert board.used < len(board.cells) // 2  # room for a reload with routes of other names
     used = board.used
-    board.redis("cache"), board.latency("cache"), board.topology("cache"), board.node("cache", NODES - 1)
+    (
+        board.redis("cache"),
+        board.latency("cache"),
+        board.topology("cache"),
+        board.commands("cache"),
+        board.node("cache", NODES - 1),
+    )
     board.route("other"), board.verdict("mongo", "a:1")
     assert board.used == used
 
@@ -137,8 +143,9 @@ def test_a_row_is_released_with_its_gauges_at_zero_and_its_counters_kept() -> No
         board.redis("cache").set(5, name, 3)
     board.node("cache", 9).set(5, "connections", 3)
     board.node("cache", 9).set(5, "connections_total", 3)
+    board.node("cache", 9).set(5, "in_flight", 3)
     board.release(5)
-    gauges = {"upstream_connections", "pinned", "pinned_pool", "topology_version"}
+    gauges = {"upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3"}
     assert board.redis("cache").row(5) == {name: 0 if name in gauges else 3 for name in REDIS}
-    assert board.node("cache", 9).get(5, "connections") == 0
+    assert board.node("cache", 9).get(5, "connections") == board.node("cache", 9).get(5, "in_flight") == 0
     assert board.node("cache", 9).get(5, "connections_total") == 3

@@ -30,6 +30,12 @@ COUNTERS = (
     ("puerta_redis_slow_commands", "Commands slower than limits.slowlog.", ("slow_calls_total",)),
     ("puerta_redis_refreshes_wanted", "Times that a worker doubted the layout.", ("refreshes_wanted_total",)),
 )
+NODE_COUNTERS = (
+    ("puerta_redis_node_commands", "Requests sent to the node, Puerta's own included.", "commands_total"),
+    ("puerta_redis_node_errors", "Error replies of the node, redirections included.", "errors_total"),
+    ("puerta_redis_node_timeouts", "Commands that the node did not answer in time.", "timeouts_total"),
+    ("puerta_redis_node_connections_lost", "Connections to the node that broke.", "connections_lost_total"),
+)
 ROLES = ("master", "replica", "spare", "seed")
 
 
@@ -43,6 +49,11 @@ def collect(board: Board, routes: list[dict[str, Any]]) -> Iterator[Metric]:
     yield counter(
         "puerta_redis_redirects", "Commands that a node sent elsewhere, or asked to wait.", ("route", "kind"),
         [((route["name"], kind), count) for route in routes for kind, count in route["redirects"].items()],
+    )  # fmt: skip
+    yield gauge(
+        "puerta_redis_shared_connections", "Connections that clients share: nodes times workers, for each protocol in use.",
+        ("route", "protocol"),
+        [((route["name"], name), count) for route in routes for name, count in route["upstreams"]["shared"].items()],
     )  # fmt: skip
     yield from nodes(routes)
     yield durations(board, [route["name"] for route in routes])
@@ -65,6 +76,12 @@ def nodes(routes: list[dict[str, Any]]) -> Iterator[Metric]:
     label = ("route", "backend")
     each = [((route["name"], node["id"]), node) for route in routes for node in route["backends"]]
     yield gauge("puerta_redis_node_slots", "Slots of the node.", label, [(key, node["slots"]) for key, node in each])
+    yield gauge(
+        "puerta_redis_node_calls", "Requests that the node has yet to answer.", label,
+        [(key, node["in_flight"]) for key, node in each],
+    )  # fmt: skip
+    for name, help, field in NODE_COUNTERS:
+        yield counter(name, help, label, [(key, node[field]) for key, node in each])
     yield gauge(
         "puerta_redis_node_role", "1 for the node's role, 0 for the others.", (*label, "role"),
         [((*key, role), node["role"] == role) for key, node in each for role in ROLES],

@@ -1,26 +1,34 @@
 """What the status of a route of mode redis has beside what all routes have: its nodes, its slots, its commands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from puerta.admin.histogram import merge, percentile
 from puerta.admin.moments import age
-from puerta.board import BUCKETS, Board, Table
+from puerta.board import BUCKETS, COMMANDS, Board, Table
 from puerta.health.snapshot import NodeState, Snapshot
 from puerta.health.views import SLOTS
-from puerta.protocol.commands import TABLE
+from puerta.protocol.commands import TABLE, extended
+from puerta.protocol.entry import unpack
+from puerta.protocol.spec import Spec
 
 UP = "up"
 ALL = "all"
 """The latency of all commands together stands under this name, which no command has."""
 
 OTHER = "other"
-"""All commands together that a cluster has and our table has not: their numbers mean something in one worker only."""
+"""The last histogram: all commands beyond the number that is measured one by one."""
 
 QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
-NAMES = [spec.name.decode("ascii").lower() for spec in TABLE.specs]
-"""Commands by their index, as the server's own INFO names them: `get`, `config|get`."""
+
+def names_of(specs: Iterable[Spec]) -> list[str]:
+    """As the server's own INFO names commands: `get`, `config|get`."""
+    return [spec.name.decode("ascii").lower() for spec in specs]
+
+
+NAMES = names_of(TABLE.specs)
+"""The built-in commands by their index."""
 
 
 def build(board: Board, route: str, cluster: Snapshot, now: int) -> dict[str, Any]:
@@ -35,7 +43,8 @@ def build(board: Board, route: str, cluster: Snapshot, now: int) -> dict[str, An
             "moved": table.sum("redirects_moved"), "ask": table.sum("redirects_ask"), "tryagain": table.sum("tryagain"),
         },
         "upstreams": {
-            "connections": table.sum("upstream_connections"), "pinned": table.sum("pinned"),
+            "connections": table.sum("upstream_connections"),
+            "shared": {"resp2": table.sum("shared_resp2"), "resp3": table.sum("shared_resp3")}, "pinned": table.sum("pinned"),
             "pinned_pool": table.sum("pinned_pool"), "failures_total": table.sum("upstream_failures"),
         },
         "timeouts_total": table.sum("timeouts"),
@@ -64,6 +73,11 @@ def backend(board: Board, route: str, node: NodeState, now: int) -> dict[str, An
         "connections_total": count(counters, "connections_total"),
         "connect_failures_total": count(counters, "connect_failures"),
         "connect_seconds_total": count(counters, "connect_us") / 1e6,
+        "connections_lost_total": count(counters, "lost"),
+        "in_flight": count(counters, "in_flight"),
+        "commands_total": count(counters, "commands_total"),
+        "errors_total": count(counters, "errors"),
+        "timeouts_total": count(counters, "timeouts"),
         "downs": node.downs,
         "state_age_seconds": age(round(node.since * 1e9), now),
         "check": {
@@ -86,11 +100,20 @@ def histograms(board: Board, route: str) -> dict[str, tuple[list[int], float]]:
     table = board.route(route)
     rows = [row for row in range(table.rows) if table.get(row, "commands_total")]
     found: dict[str, tuple[list[int], float]] = {}
+    known = names(board, route)
     for command, (counts, microseconds) in board.latency(route).totals(rows).items():
-        name = NAMES[command] if command < len(NAMES) else OTHER
+        name = known[command] if command < len(known) else OTHER
         others, seconds = found.get(name, ([0] * BUCKETS, 0.0))
         found[name] = (merge([counts, others]), seconds + microseconds / 1e6)
     return found
+
+
+def names(board: Board, route: str) -> list[str]:
+    """All that are measured one by one, by their index: the built-in ones, then those that the cluster has besides."""
+    published = board.commands(route).read(0)
+    if published is None:
+        return NAMES
+    return names_of(extended(unpack(published[1])).specs[: COMMANDS - 1])
 
 
 def latency(found: dict[str, tuple[list[int], float]]) -> dict[str, dict[str, float]]:

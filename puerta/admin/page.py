@@ -73,14 +73,20 @@ def cluster(each: dict[str, Any]) -> str:
         f"{each['slow_calls_total']} slow commands</p>"
     )
     rows = [
-        (text(one["id"]), text(one["role"]), badge(one["state"]), text(one["slots"]), *counts(one))
+        (
+            text(one["id"]),
+            text(one["role"]),
+            badge(one["state"]),
+            *(text(one[key]) for key in ("slots", "commands_total", "errors_total", "in_flight")),
+            *counts(one),
+        )
         for one in each["backends"]
     ]
     busiest = list(each["latency"].items())[:BUSIEST]
     times = [(text(name), *(text(value) for value in found.values())) for name, found in busiest]
     return (
         head
-        + table(("node", "role", "state", "#slots", *COUNTS, "remark"), rows)
+        + table(("node", "role", "state", "#slots", "#commands", "#errors", "#in flight", *COUNTS, "remark"), rows)
         + table(("command", "#count", "#p50 ms", "#p95 ms", "#p99 ms"), times)
     )
 

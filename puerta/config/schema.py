@@ -224,7 +224,9 @@ class RedisLimits:
     idle_timeout: float | None = option(
         duration(1, 30 * 86400), "Close after this long without a command; ~ = never.", None
     )
-    slowlog: float = option(duration(0, 3600), "A command that takes longer is logged and counted; 0 = none is.", 0.01)
+    slowlog: float = option(
+        duration(0, 3600), "A command that takes longer is shown by SLOWLOG and counted; 0 = none is.", 0.01
+    )
     connect_timeout: float = option(duration(0.01, 60), "Budget of one connect to a node.", 1.0)
     call_timeout: float = option(
         duration(0.01, 3600),

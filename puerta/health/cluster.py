@@ -1,7 +1,8 @@
 """Watches a Redis Cluster and tells the workers what it looks like.
 
 Every node is checked by a thread of its own (`node`). One thread more decides when all of them look at the layout
-together, makes one of what they saw (`topology`) and publishes it on the board. Looks are never two at a time, however
+together, makes one of what they saw (`topology`) and publishes it on the board; and likewise of the commands that the nodes
+have (`learned`). Looks are never two at a time, however
 many reasons there are for one: the workers met a redirect or lost a node, a check failed or saw signs of change, a slot
 has no node, a master is down, or simply time.
 """
@@ -15,6 +16,7 @@ from puerta.board import NODES, Board
 from puerta.config.schema import Address, RedisRoute
 from puerta.errors import BoardFull
 from puerta.health import topology
+from puerta.health.learned import Learned
 from puerta.health.node import HASTE, NodeWatch
 from puerta.health.publish import Offer
 from puerta.health.snapshot import Snapshot, node_states, state_of
@@ -67,6 +69,7 @@ class ClusterWatch:
         self.blob, self.workers = board.topology(route.name), board.redis(route.name)
         self.wishes = self.workers.sum("refresh_wanted")
         self.layout, self.cells = Layout(), Cells()
+        self.learned = Learned(route.name, board.commands(route.name))
         self.nodes: dict[str, NodeWatch] = {}
         self.published = b""
         self.number, self.looking, self.looked, self.seen = 0, False, float("-inf"), 0.0
@@ -131,6 +134,7 @@ class ClusterWatch:
             self._look(now)
         if news and self.layout.nodes:
             self._publish()
+            self.learned.take(node.commands for node in self.nodes.values())
 
     def _is_due(self, now: float) -> bool:
         passed = now - self.looked

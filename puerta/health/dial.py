@@ -1,9 +1,11 @@
-"""What every kind of check needs: its result, a bounded connect, and errors in few words."""
+"""What every kind of check needs: its result, a bounded connect and bounded answers, and errors in few words."""
 
+import errno
 import re
 import socket
+import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from puerta.config.schema import Address
 
@@ -35,6 +37,39 @@ class Check(Protocol):
     def check(self) -> Result: ...
 
     def close(self) -> None: ...
+
+
+class Bounded:
+    """A connected socket that a driver reads from, and that reads no more than `begin` allows: a peer could send an answer
+    without end, or one byte at a time within every timeout. Raises TimeoutError, or OSError for too many bytes."""
+
+    def __init__(self, made: socket.socket) -> None:
+        self.made = made
+        self.begin(0, 0.0)
+
+    def begin(self, most: int, seconds: float) -> None:
+        """So many bytes, and so many seconds from now."""
+        self.left, self.deadline = most, time.monotonic() + seconds
+
+    def recv(self, size: int, *flags: int) -> bytes:
+        data = self.made.recv(size, *flags)
+        self._took(len(data))
+        return data
+
+    def recv_into(self, *arguments: Any) -> int:
+        got = self.made.recv_into(*arguments)
+        self._took(got)
+        return got
+
+    def _took(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise OSError(errno.EMSGSIZE, "the answer is too long")
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
 
 
 def connect(address: Address, timeout: float) -> socket.socket:

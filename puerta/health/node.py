@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 
 from puerta.config.schema import Address, RedisRoute
+from puerta.health import learned
 from puerta.health.dial import Result
 from puerta.health.publish import Offer, Report
-from puerta.health.redis import RedisCheck
+from puerta.health.redis import RedisCheck, said
 from puerta.health.remark import remark
 from puerta.health.verdict import UP, Verdict
 from puerta.health.views import View
@@ -44,7 +45,7 @@ class Bell:
 
 
 class NodeWatch:
-    """One address: its check, its verdict, its view of the cluster, its thread.
+    """One address: its check, its verdict, its view of the cluster, the commands it has beyond ours, its thread.
 
     `wanted` is the number of the newest look that was asked for, `done` of the newest that was finished; `news` is
     called after every check, and `doubt` when it gives a reason to look at the whole cluster.
@@ -57,6 +58,8 @@ class NodeWatch:
         self.verdict = Verdict(route.health.rise, route.health.fall, route.health.every)
         self.check = RedisCheck(address, route.health.timeout, route.auth)
         self.result: Result | None = None
+        self.commands: learned.Told = ()
+        self.complaint = ""
         self.checked = 0.0
         self.wanted = self.done = 0
         self.lock = threading.Lock()
@@ -99,6 +102,8 @@ class NodeWatch:
             if fell or (result.ok and signs and self.check.signs != signs):
                 self.doubt()
             self.news()
+            if result.ok:
+                self._learn()
             self.check.wait(self.bell.descriptor, pause)
             self.stopped.wait(max(0.0, asked + HASTE - time.monotonic()))
         self.check.close()
@@ -112,6 +117,19 @@ class NodeWatch:
                 logger.exception("checking backend %s/%s", self.route.name, self.address)
             self.check.forget()
             return Result(False, error=f"the check failed: {type(error).__name__}")
+
+    def _learn(self) -> None:
+        """Ask which commands the node has, when that may have changed. Whatever comes of it, its verdict stands."""
+        try:
+            reply = self.check.commands()
+            if reply is not None:
+                self.commands = learned.beyond(reply)
+                self.news()
+        except Exception as error:
+            complaint, self.complaint = self.complaint, said(error)
+            if self.complaint != complaint:
+                name = f"{self.route.name}/{self.address}"
+                logger.warning("backend %s does not say which commands it has: %s", name, self.complaint)
 
     def _settle(self, result: Result, now: float) -> float:
         """Take a check's result to the verdict, the log and the store. Returns the pause before the next."""

@@ -1,8 +1,9 @@
 """Asks one node of a Redis Cluster how it is, and what it thinks the cluster looks like.
 
 One connection is kept, so that a node's death is noticed when it breaks, and one check is one round trip: PING for the
-verdict, CLUSTER INFO for signs of change, and for a look also what `views` reads. redis-py speaks the protocol; the
-commands go through its bare connection, because all answers are wanted, errors among them.
+verdict, CLUSTER INFO for signs of change, and for a look also what `views` reads, and HELLO for the node's version and
+modules: when those changed it is asked for its commands, too. redis-py speaks the protocol; the commands go through its bare
+connection, because all answers are wanted, errors among them.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from redis.retry import Retry
 
 from puerta.config.schema import Address, Auth
 from puerta.health import views
-from puerta.health.dial import ERROR_LENGTH, Result, words
+from puerta.health.dial import ERROR_LENGTH, Bounded, Result, words
 
 NAME = "puerta-health"
 
@@ -27,12 +28,27 @@ SIGNS = (
 )  # fmt: skip
 """Lines of CLUSTER INFO that change when the layout does."""
 
+COMMANDS_PAUSE = 2.0
+"""Seconds between two times that a node is asked for all of its commands, at least: it is a long answer."""
+
+MOST = 16 << 20
+"""Bytes of one check's answers, or of one to COMMAND. 1000 nodes, and each slot a range of its own, are less than 1 MiB."""
+
 STATE_FAILED = "its cluster_state is not ok: it refuses commands"
+
+
+class Connection(redis.Connection):
+    """redis-py's, over a socket whose reads are bounded."""
+
+    def _connect(self) -> Any:
+        made = Bounded(super()._connect())  # type: ignore[no-untyped-call]
+        made.begin(MOST, float(self.socket_timeout or 0.0))
+        return made
 
 
 class RedisCheck:
     """Checks of one node. `view` is what the last look saw, None unless the last check was good; `signs` are what the
-    last check's CLUSTER INFO said of SIGNS. Used by one thread."""
+    last check's CLUSTER INFO said of SIGNS; `build` is the node's version and modules, as far as it says. Used by one thread."""
 
     def __init__(self, address: Address, timeout: float, auth: Auth) -> None:
         self.address, self.timeout, self.auth = address, timeout, auth
@@ -40,6 +56,8 @@ class RedisCheck:
         self.has_shards = True
         self.view: views.View | None = None
         self.signs: tuple[str, ...] = ()
+        self.build = self.listed = ""
+        self.connects, self.asked = 0, float("-inf")
 
     def check(self, look: bool = True) -> Result:
         """One check; `look`: read the layout too. After a bad one the connection is closed and `view` is None."""
@@ -53,6 +71,23 @@ class RedisCheck:
         if not result.ok:
             self.forget()
         return result
+
+    def commands(self) -> Any:
+        """The node's answer to COMMAND, raw; None if it gave one before as it is now. Raises OSError or RedisError."""
+        if self.connection is None or self.listed == self.build or time.monotonic() - self.asked < COMMANDS_PAUSE:
+            return None
+        self.asked = time.monotonic()
+        try:
+            self.connection._sock.begin(MOST, self.timeout)
+            self.connection.send_command("COMMAND")
+            answer = self._answer()
+        except BaseException:
+            self.close()
+            raise
+        self.listed = self.build
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
 
     def forget(self) -> None:
         """Begin the next check anew: what this one left can't be trusted."""
@@ -87,9 +122,10 @@ class RedisCheck:
         if self.connection is None:
             self.connection = self._connect()
         places = "SHARDS" if self.has_shards else "SLOTS"
+        self.connection._sock.begin(MOST, self.timeout)
         asked = time.monotonic()
         commands = [("PING",), ("CLUSTER", "INFO")]
-        commands += [("CLUSTER", "NODES"), ("CLUSTER", places)] if look else []
+        commands += [("HELLO",), ("CLUSTER", "NODES"), ("CLUSTER", places)] if look else []
         self.connection.send_packed_command(self.connection.pack_commands(commands))
         pong = self._answer()
         latency = time.monotonic() - asked
@@ -99,7 +135,8 @@ class RedisCheck:
         if isinstance(info, ResponseError):
             return Result(False, latency=latency, error=f"not a node of a cluster we may look at: {said(info)}")
         if look:
-            self.view = self._view(*rest)
+            self.build = build(rest[0]) or f"connection {self.connects}"
+            self.view = self._view(*rest[1:])
         return Result(True, latency=latency, warnings=self._read_signs(info))
 
     def _view(self, nodes: Any, places: Any) -> views.View:
@@ -123,7 +160,7 @@ class RedisCheck:
         return () if lines.get("cluster_state") == "ok" else (STATE_FAILED,)
 
     def _connect(self) -> Any:
-        connection: Any = redis.Connection(  # type: ignore[no-untyped-call]
+        connection: Any = Connection(  # type: ignore[no-untyped-call]
             host=self.address.host,
             port=self.address.port,
             username=self.auth.username,
@@ -135,6 +172,7 @@ class RedisCheck:
             encoding_errors="replace",
         )
         connection.connect()
+        self.connects += 1
         connection.send_packed_command(connection.pack_commands([("CLIENT", "SETNAME", NAME)]))
         with contextlib.suppress(ResponseError):  # our user may not be allowed to
             connection.read_response(disconnect_on_error=False)
@@ -153,6 +191,14 @@ def text(answer: Any, command: str) -> str:
     if not isinstance(answer, bytes):
         raise ValueError(f"not an answer to {command}")
     return answer.decode("ascii", "replace")
+
+
+def build(hello: Any) -> str:
+    """The version and the modules that an answer to HELLO names; "" if it is none (a Redis 5)."""
+    if not isinstance(hello, list):
+        return ""
+    fields = {key: value for key, value in zip(hello[::2], hello[1::2], strict=False) if isinstance(key, bytes)}
+    return repr([fields.get(name) for name in (b"server", b"version", b"modules")])
 
 
 def said(error: BaseException) -> str:

@@ -8,9 +8,7 @@ for client libraries look at them.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from puerta.protocol import entry as reader
 from puerta.protocol import keys as finders
 from puerta.protocol.entry import Entry
 from puerta.protocol.keys import blocks
@@ -58,6 +56,7 @@ class Table:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.specs: list[Spec] = []
+        self._usual: dict[bytes, Spec] = {}
         self._commands: dict[bytes, Spec] = {}
         for entry in entries:
             self._add(entry)
@@ -73,23 +72,23 @@ class Table:
             return spec
         return spec.subcommands.get(args[1].upper())
 
-    def learn(self, reply: list[Any]) -> list[Spec]:
-        """Add what a COMMAND reply lists and the table does not know, and return it.
+    def usual(self, spec: Spec) -> Spec:
+        """The row by which a session sends a call that has all its keys. Modules declare every command to take any number of
+        arguments, from none on: theirs have another row, with fixed places, for calls that are long enough."""
+        return self._usual.get(spec.name, spec)
 
-        Commands that stand here already stay as they are; a container may gain subcommands. What is malformed or too much is
-        passed over: a cluster can't make the table useless.
+    def learn(self, entries: Iterable[Entry]) -> list[Spec]:
+        """Take over what a cluster says of its commands, and return the rows that are new or changed.
+
+        What the table does not know is added at its end, in the order given. What stands here stays as it is, but that a command
+        may take more arguments, and a container gain subcommands. What is too much is passed over: a cluster can't make the
+        table useless.
         """
-        added: list[Spec] = []
-        for entry in reader.read(reply):
-            if len(self.specs) >= MOST_COMMANDS:
-                break
-            spec = self._add(entry)
-            if spec is not None:
-                added.append(spec)
-        return added
+        found = (self._add(entry) or self._widen(entry) for entry in entries)
+        return [spec for spec in found if spec is not None]
 
     def _add(self, entry: Entry) -> Spec | None:
-        """The new row; None when there is one of that name, or when its container is no container."""
+        """The new row; None when there is one of that name, no room, or when its container is no container."""
         names = self._commands
         own = entry.name.encode()
         container, bar, own_part = own.partition(b"|")
@@ -98,12 +97,26 @@ class Table:
             if parent is None or parent.subcommands is None:
                 return None
             names, own = parent.subcommands, own_part
-        if own in names:
+        if own in names or len(self.specs) >= MOST_COMMANDS:
             return None
         spec = _spec(entry)
         spec.index = len(self.specs)
         self.specs.append(spec)
         names[own] = spec
+        if spec.finder is not None and spec.kind == KEYED and entry.arity < 0 and _has_fixed_places(entry):
+            self._usual[spec.name] = _long_enough(spec, *entry.keys)
+        return spec
+
+    def _widen(self, entry: Entry) -> Spec | None:
+        """The row of a command that takes more arguments there than here, as an option was added to it in a newer server.
+
+        Never fewer: places of keys are read unchecked. And only of what is forwarded as it is: who answers, splits or pins a
+        command relies on its arity.
+        """
+        spec = self.resolve(entry.name.encode().split(b"|"))
+        if spec is None or spec.name != entry.name.encode() or spec.kind != KEYED or not 0 < -entry.arity <= spec.arity:
+            return None
+        spec.arity = -spec.arity
         return spec
 
 
@@ -124,6 +137,15 @@ def _spec(entry: Entry) -> Spec:
     return spec
 
 
+def _has_fixed_places(entry: Entry) -> bool:
+    return (
+        bool(entry.keys[0])
+        and not entry.specs
+        and not entry.flags & {"movablekeys"}
+        and entry.name not in finders.FINDERS
+    )
+
+
 def _place_keys(spec: Spec, entry: Entry) -> None:
     """Fixed places are only called so when every argument list of a right length reaches them: they are read unchecked."""
     finder = finders.FINDERS.get(entry.name)
@@ -134,6 +156,15 @@ def _place_keys(spec: Spec, entry: Entry) -> None:
         spec.first, spec.last, spec.step = first, last, step
     elif first:
         spec.finder = lambda args: finders.positions(first, last, step, len(args))
+
+
+def _long_enough(spec: Spec, first: int, last: int, step: int) -> Spec:
+    """The same command, of as many arguments as reach its first key and its last."""
+    least = max(first, last, -spec.arity - 1) if last > 0 else max(first - last - 1, -spec.arity - 1)
+    usual = Spec(spec.name, -least - 1, KEYED)
+    usual.index, usual.readonly, usual.write = spec.index, spec.readonly, spec.write
+    usual.first, usual.last, usual.step = first, last, step
+    return usual
 
 
 def keys(spec: Spec, args: list[bytes]) -> list[int]:
@@ -186,4 +217,12 @@ def entries() -> list[Entry]:
     return sorted(found, key=lambda entry: entry.name.split("|"))
 
 
+def extended(learned: Iterable[Entry]) -> Table:
+    """A table of the built-in commands and those of one cluster. The same list gives the same numbers, wherever."""
+    table = Table(entries())
+    table.learn(learned)
+    return table
+
+
 TABLE = Table(entries())
+"""The built-in commands. Nothing is ever learned here: what a cluster has besides is for that cluster's own table."""

@@ -1,11 +1,12 @@
 """What a server says of one of its commands: the part of a COMMAND reply that Puerta uses.
 
-The same reader serves the data file's updater, with the replies of known servers, and a worker, with the reply of whatever
-cluster it is connected to; so it takes nothing for granted.
+The same reader serves the data file's updater, with the replies of known servers, and the supervisor, with the reply of
+whatever cluster it watches; so it takes nothing for granted. Workers get its results (`pack`), not the replies.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,10 +15,13 @@ from puerta.protocol.keys import KeySpec
 FLAGS = frozenset({"admin", "blocking", "dangerous", "movablekeys", "pubsub", "readonly", "write"})
 """What decides on a command; "dangerous" is an ACL category, the others are flags."""
 
+POLICY_TIPS = ("request_policy:", "response_policy:")
+
 MOST_POSITION = 255
 """Bound of an arity, and of every index, step and limit."""
 
 MOST_SPECS = 16
+MOST_TIPS = 4
 MOST_TEXT = 64
 
 _NAME = re.compile(r"[A-Z0-9_.:|@/-]{1,64}", re.ASCII)
@@ -67,6 +71,16 @@ class Entry:
         return {key: value for key, value in row.items() if value}
 
 
+def pack(entries: Iterable[Entry]) -> bytes:
+    """Compact JSON, in the order given: how the supervisor tells the workers of a cluster's commands."""
+    return json.dumps([[entry.name, entry.dump()] for entry in entries], separators=(",", ":")).encode()
+
+
+def unpack(data: bytes) -> list[Entry]:
+    """What `pack` was given. Raises ValueError, TypeError or KeyError for anything else."""
+    return [Entry.load(name, row) for name, row in json.loads(data)]
+
+
 def read(reply: Any) -> Iterator[Entry]:
     """The commands of a decoded COMMAND reply (RESP2 or RESP3), each container before its subcommands.
 
@@ -102,7 +116,7 @@ def _entry(raw: Any) -> Entry | None:
         frozenset(flags & FLAGS),
         (first, last, step),
         tuple(spec for spec in specs if spec is not None),
-        tuple(sorted(tip for tip in map(_text, more[1]) if tip.startswith(("request_policy:", "response_policy:")))),
+        tuple(sorted(tip for tip in map(_text, more[1]) if tip.startswith(POLICY_TIPS))[:MOST_TIPS]),
         bool(more[3]),
     )
 

@@ -89,7 +89,7 @@ _local(
     b"client", "kept with this client's connection", "CLIENT|GETNAME", "CLIENT|SETNAME", "CLIENT|SETINFO", "CLIENT|ID"
 )
 _local(b"client", "this client's own line", "CLIENT|INFO")
-_local(b"client", "this client's own line only; `puertactl clients` lists all", "CLIENT|LIST")
+_local(b"client", "this client's own line only", "CLIENT|LIST")
 _local(b"client", "replies are dropped here, the nodes always answer", "CLIENT|REPLY")
 _local(b"client", "OK, without effect: Puerta evicts no client", "CLIENT|NO-EVICT")
 _local(b"client", "OK, without effect: a client of Puerta is never redirected", "CLIENT|CAPA")
@@ -194,7 +194,7 @@ _refused(
     "CLIENT|IMPORT-SOURCE",
 )
 _refused("it would stop the clients of one node, not those of Puerta", "CLIENT|PAUSE", "CLIENT|UNPAUSE")
-_refused("connections to the nodes are shared; end a client with `puertactl kill`", "CLIENT|KILL")
+_refused("it would end a connection to a node, which clients share", "CLIENT|KILL")
 _refused("connections to the nodes are shared; close the waiting client's connection instead", "CLIENT|UNBLOCK")
 _refused(
     "the cluster is changed on its nodes", "CLUSTER|ADDSLOTS", "CLUSTER|ADDSLOTSRANGE", "CLUSTER|BUMPEPOCH",

@@ -11,9 +11,10 @@ from puerta.protocol.spec import ONE, Spec
 INTRODUCTION = """\
 # Redis commands
 
-What a route of `mode: redis` does with each command. Made from `puerta/protocol/policy.py` and `commands.json` by
-`python -m puerta.protocol.reference`; change it there. The table holds every command of Valkey 9.1 and Redis 7.0. Commands
-that a connected cluster has besides (of modules or of a newer server) are learned from its COMMAND reply.
+What a route of `mode: redis` does with each command; [redis.md](redis.md) has what else to know. Made from
+`puerta/protocol/policy.py` and `commands.json` by `python -m puerta.protocol.reference`; change it there. The table holds
+every command of Valkey 9.1 and Redis 7.0. Commands that a connected cluster has besides (of modules or of a newer server)
+are learned from its nodes while it runs.
 
 | Puerta | means |
 |---|---|
@@ -30,9 +31,10 @@ that a connected cluster has besides (of modules or of a newer server) are learn
 a command that is not split must be in one slot (a `{tag}` in their names sees to that), else the answer is CROSSSLOT, as
 from a node.
 
-**A command that is not here**: it is forwarded by its keys as the server describes them; one that waits gets a connection of
-its own; one without keys is forwarded to any node when it only reads. Everything else, and what the server marks as
-administrative, is refused. The table takes 2,000 commands at most.
+**A command that is not here** but that a node lists is forwarded by its keys as the server describes them; one that waits gets
+a connection of its own; one without keys is forwarded to any node when it only reads. Everything else, and what the server
+marks as administrative, is refused. A command that is here stays as it is here, but that it may take more arguments and
+get more subcommands. The table takes 2,000 commands at most.
 
 Wrong numbers of arguments and unknown commands are answered by Puerta in the server's words.
 """

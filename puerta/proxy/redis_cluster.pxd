@@ -1,7 +1,7 @@
 cimport cython
 from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_caller cimport Call
-from puerta.proxy.redis_upstream cimport Upstream
+from puerta.proxy.redis_upstream cimport Tally, Upstream
 
 
 cdef class Node:
@@ -20,6 +20,10 @@ cdef class Node:
     cdef public double deposed
     cdef public double gone
     cdef public Py_ssize_t turn
+    cdef public int cell
+    cdef public Py_ssize_t connections
+    cdef public Py_ssize_t in_flight
+    cdef public Tally tally
 
 
 cdef class Latencies:
@@ -49,10 +53,14 @@ cdef class Cluster:
     cdef public object resolve
     cdef public object again
     cdef public Py_ssize_t ticks
+    cdef public Py_ssize_t shared_resp2
+    cdef public Py_ssize_t shared_resp3
     @cython.locals(node=Node, upstream=Upstream)
     cdef Upstream shared(self, int slot, int protocol, bint readonly)
     cdef Upstream shared_reader(self, Node master, int protocol)
     cpdef open(self, Node node, int protocol)
+    @cython.locals(node=Node, upstream=Upstream)
+    cpdef look_over(self)
     @cython.locals(seconds=cython.double, spec=Spec)
     cpdef measure(self, Call call)
     cpdef collect(self, Call call, bytes reply)

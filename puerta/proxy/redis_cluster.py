@@ -14,7 +14,7 @@ import cython
 
 if not cython.compiled:
     from puerta.proxy.redis_caller import Call
-    from puerta.proxy.redis_upstream import Upstream
+    from puerta.proxy.redis_upstream import Tally, Upstream
 
 from puerta import log
 from puerta.protocol import resp
@@ -43,12 +43,13 @@ COMPLAINT_SECONDS = 5.0
 
 class Node:
     """One server of the cluster. `id` is its host:port; `resp2` and `resp3` are its shared connections, `idle` those that
-    sessions gave back. It is `deposed` since it was last a master that answers, and `gone` since it left the cluster."""
+    sessions gave back. It is `deposed` since it was last a master that answers, and `gone` since it left the cluster. `tally` is
+    what is to be added to its table on the board, number `cell`, -1 for none."""
 
     if not cython.compiled:
         __slots__ = (
-            "backoff", "complained", "deposed", "endpoint", "failed_until", "gone", "host", "id", "idle", "port", "replica",
-            "replicas", "resp2", "resp3", "turn",
+            "backoff", "cell", "complained", "connections", "deposed", "endpoint", "failed_until", "gone", "host", "id", "idle",
+            "in_flight", "port", "replica", "replicas", "resp2", "resp3", "tally", "turn",
         )  # fmt: skip
 
     def __init__(self, host: str, port: int) -> None:
@@ -67,10 +68,15 @@ class Node:
         self.deposed = 0.0
         self.gone = 0.0
         self.turn = 0
+        self.cell = -1
+        self.connections = 0
+        self.in_flight = 0
+        self.tally = Tally()
 
 
 class Latencies:
-    """This worker's row of the histograms: powers of two of a microsecond, for each command."""
+    """This worker's row of the histograms: powers of two of a microsecond, for each command. What has a number beyond the
+    last, as a cluster with many modules' commands may give, counts for the last."""
 
     if not cython.compiled:
         __slots__ = ("base", "buckets", "cells", "commands", "sums")
@@ -84,7 +90,7 @@ class Latencies:
 
     def add(self, command: int, seconds: float) -> int:
         if command >= self.commands:
-            return 0
+            command = self.commands - 1
         microseconds = int(seconds * 1e6)
         self.cells[self.sums + command] += microseconds
         bucket = 0
@@ -117,7 +123,7 @@ class Cluster:
     if not cython.compiled:
         __slots__ = (
             "again", "config", "connections", "found_masters", "latencies", "learned", "loop", "most", "nodes",
-            "reads_replicas", "resolve", "route", "schedule", "slots", "slow_seconds", "ticks",
+            "reads_replicas", "resolve", "route", "schedule", "shared_resp2", "shared_resp3", "slots", "slow_seconds", "ticks",
         )  # fmt: skip
 
     def __init__(self, route: Any, config: Any, loop: Any, latencies: Latencies, schedule: Any, resolve: Any) -> None:
@@ -132,11 +138,12 @@ class Cluster:
         self.found_masters: list[Any] | None = None
         self.learned: dict[int, tuple[Node, float]] = {}
         self.most = config.limits.buffer
-        self.slow_seconds = config.limits.slowlog
+        self.slow_seconds = config.limits.slowlog or float("inf")
         self.reads_replicas = config.read_from != "masters"
         self.connections: set[Any] = set()
         self.again: Any = Resender(self)
         self.ticks = 0
+        self.shared_resp2 = self.shared_resp3 = 0
 
     # -- the way to a slot
 
@@ -332,6 +339,8 @@ class Cluster:
 
     def upstream_ready(self, upstream: Upstream) -> None:
         upstream.node.failed_until = 0.0
+        upstream.tally.opened += 1
+        upstream.tally.connect_us += int((self.loop.now - upstream.born) * 1e6)
 
     def node_failed(self, node: Node, error: int, lived: bool) -> None:
         """A connect failed or a connection was lost: have the cluster looked at, and leave the node alone for a moment."""
@@ -339,6 +348,7 @@ class Cluster:
         node.backoff = 0.0 if lived else min(MOST_BACKOFF, node.backoff * 2 or FIRST_BACKOFF)
         node.failed_until = now + node.backoff
         node.endpoint = None
+        node.tally.failures += 1
         self.route.count_redis("upstream_failures", 1)
         self.route.count_redis("refresh_wanted", 1)
         if now - node.complained > COMPLAINT_SECONDS:
@@ -366,6 +376,7 @@ class Cluster:
             self.route.count_redis("pinned_pool", -1)
             return
         if not node.gone:
+            node.tally.losses += upstream.ready
             self.node_failed(node, error, upstream.ready and self.loop.now - upstream.born > LIVED_SECONDS)
         lost = b"-ERR the connection to node %s was lost\r\n" % node.id.encode()
         self.again.lost(upstream, reply or lost, not reply)
@@ -412,6 +423,19 @@ class Cluster:
             if self.ticks % TICKS_A_SECOND == 0:
                 upstream.slim()
 
+    def look_over(self) -> None:
+        """Count the connections, and the calls in flight on them, of each node."""
+        self.shared_resp2 = self.shared_resp3 = 0
+        for node in self.nodes.values():
+            node.connections = node.in_flight = 0
+        for upstream in self.connections:
+            node = upstream.node
+            node.connections += 1
+            node.in_flight += upstream.in_flight
+            if upstream.shared:
+                self.shared_resp2 += upstream.protocol == 2
+                self.shared_resp3 += upstream.protocol == 3
+
     def time_out(self, upstream: Upstream, now: float) -> None:
         """The oldest calls are at the front. A late reply finds nobody who wants it and is discarded in its place."""
         late = now - self.config.limits.call_timeout
@@ -430,6 +454,7 @@ class Cluster:
                 return
             if call.caller is not None or call.gather is not None:
                 self.route.count_redis("timeouts", 1)
+                upstream.tally.timeouts += 1
                 caller = call.caller
                 self.again.failed(call, b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode())
                 if caller is not None:

@@ -8,7 +8,7 @@ import itertools
 from typing import Any
 
 from puerta.protocol import commands, resp
-from puerta.protocol.commands import LOCAL, PINNED, REFUSED, SPLIT, TABLE
+from puerta.protocol.commands import LOCAL, PINNED, REFUSED, SPLIT, Table
 from puerta.proxy import redis_local, redis_pinned, redis_split
 from puerta.proxy.redis_blocking import Blocking
 from puerta.proxy.redis_forward import forward, wait_turn
@@ -103,7 +103,7 @@ def take(session: Any, arguments: list[bytes]) -> bool:
 
 def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
     """In the order in which a server looks at a command (server.c, processCommand)."""
-    spec, problem = examine(arguments)
+    spec, problem = examine(session.route.commands, arguments)
     if not state.trusted and (spec is None or spec.handler not in BEFORE_AUTH):
         problem = b"NOAUTH Authentication required."
     if not problem:
@@ -119,11 +119,11 @@ def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
     return carry_out(session, spec, arguments)
 
 
-def examine(arguments: list[bytes]) -> tuple[Any, bytes]:
-    """The command's row of the table, and what is wrong with it."""
-    spec = TABLE.resolve(arguments)
+def examine(table: Table, arguments: list[bytes]) -> tuple[Any, bytes]:
+    """The command's row of the route's table, and what is wrong with it."""
+    spec = table.resolve(arguments)
     if spec is None:
-        known = TABLE.get(arguments[0]) is not None
+        known = table.get(arguments[0]) is not None
         return None, (commands.unknown_subcommand if known else commands.unknown_command)(arguments)
     if not commands.check_arity(spec, len(arguments)):
         return spec, commands.wrong_arity(spec)

@@ -17,14 +17,14 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
     replicas: set[Any] = set()
     others: set[Any] = set()
     for entry in layout["masters"]:
-        master = cluster.register(entry["host"], entry["port"])
+        master = listed(cluster, entry)
         (masters if entry["up"] else others).add(master)
-        known = [(cluster.register(each["host"], each["port"]), each["up"]) for each in entry["replicas"]]
+        known = [(listed(cluster, each), each["up"]) for each in entry["replicas"]]
         replicas.update(node for node, _ in known)
         master.replicas = [node for node, up in known if up]
         for first, last in entry["slots"]:
             owners[first : last + 1] = [master] * (last + 1 - first)
-    spares = {cluster.register(entry["host"], entry["port"]) for entry in layout["spares"]}
+    spares = {listed(cluster, entry) for entry in layout["spares"]}
     keep_learned(cluster, owners, masters | spares)
     moved = {
         slot for slot, (before, after) in enumerate(zip(cluster.slots, owners, strict=True)) if before is not after
@@ -38,6 +38,13 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
     for upstream in cluster.connections if moved else ():
         upstream.fence_slots(moved)
     prewarm(cluster)
+
+
+def listed(cluster: Any, entry: dict[str, Any]) -> Any:
+    """The node of an entry of the layout."""
+    node = cluster.register(entry["host"], entry["port"])
+    node.cell = entry["cell"]
+    return node
 
 
 def keep_learned(cluster: Any, owners: list[Any], candidates: set[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A Redis route as one worker runs it: the cluster, the sessions, the counters on the board, the slow log."""
+"""A Redis route as one worker runs it: the cluster, its commands, the sessions, the counters on the board, the slow log."""
 
 import json
 import time
@@ -9,11 +9,15 @@ from typing import Any
 from puerta import log
 from puerta.board import ROUTE, Board
 from puerta.config.schema import RedisRoute
-from puerta.protocol.commands import TABLE
+from puerta.protocol import commands
+from puerta.protocol.entry import unpack
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
+from puerta.proxy.deadlines import Deadlines
 from puerta.proxy.redis_cluster import Cluster, Latencies
+from puerta.proxy.redis_opening import HEADER_SECONDS, Opening
+from puerta.proxy.redis_tally import NodeCells
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
 
@@ -39,6 +43,7 @@ class RedisRouteRunner:
         self.limits = config.limits
         self.backends: list[Any] = []
         self.sessions: set[Any] = set()
+        self.openings: Deadlines[Opening] = Deadlines(HEADER_SECONDS, lambda one: one.end("handshake_timeout"))
         self.bytes_in, self.bytes_out = Meter(), Meter()
         self.cells = board.cells
         self.table = board.route(config.name)
@@ -52,14 +57,15 @@ class RedisRouteRunner:
         self.slow_calls: deque[tuple[int, float, float, bytes, str]] = deque(maxlen=SLOW_CALLS)
         self.slow_seen = 0
         self.spare_request = Request(min(config.limits.buffer, 512 << 20))
+        self.learned = board.commands(config.name)
+        self.learned_version = 0
         self.index = NameIndex()
-        for spec in TABLE.specs:
-            if b"|" not in spec.name:
-                self.index.add(spec.name, spec)
+        self.use_commands(commands.TABLE)
         histograms = board.latency(config.name)
         latencies = Latencies(
             board.cells, histograms.index(row, 0), histograms.sum_index(row, 0), histograms.buckets, histograms.commands
         )
+        self.nodes = NodeCells(board, config.name, row)
         self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)
         self.taken_before = 0
 
@@ -84,7 +90,7 @@ class RedisRouteRunner:
         return self.others + len(self.sessions)
 
     def full(self) -> bool:
-        return self.connections >= self.limits.connections
+        return self.connections + len(self.openings.waiting) >= self.limits.connections
 
     def slow_call(self, call: Any, seconds: float) -> None:
         self.slow_seen += 1
@@ -114,15 +120,21 @@ class RedisRouteRunner:
         return self.version > 0
 
     def tick(self, now: float) -> None:
-        """Ten times a second: the layout, the calls that take too long, the meters."""
+        """Ten times a second: the commands, the layout, the calls that take too long, the meters."""
+        self.take_commands()
         self.take_layout()
         self.cluster.tick(now)
+        self.openings.sweep(now)
         self.others = self.table.sum("connections") - len(self.sessions)
         for meter, column in ((self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out")):
             total, meter.total = meter.total, 0
             self.cells[self.at[column]] += total
         self.cells[self.at["commands_total"]] = self.commands_taken()
+        self.cluster.look_over()
+        self.nodes.write(self.cluster.nodes.values())
         self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))
+        self.redis.set(self.row, "shared_resp2", self.cluster.shared_resp2)
+        self.redis.set(self.row, "shared_resp3", self.cluster.shared_resp3)
         if self.limits.idle_timeout is not None and now - self.swept > min(1.0, self.limits.idle_timeout / 4):
             self.swept = now
             self.close_idle(now, self.limits.idle_timeout, "idle_timeout", len(self.sessions))
@@ -138,6 +150,24 @@ class RedisRouteRunner:
             self.cluster.apply(json.loads(data))
         except (ValueError, KeyError, TypeError):
             log.logger.exception("route %s: the published layout of the cluster can't be used", self.name)
+
+    def take_commands(self) -> None:
+        """What the supervisor learned of the cluster's commands."""
+        published = self.learned.read(self.learned_version)
+        if published is None:
+            return
+        self.learned_version, data = published
+        try:
+            self.use_commands(commands.extended(unpack(data)))
+        except (ValueError, KeyError, TypeError):
+            log.logger.exception("route %s: the published commands can't be used", self.name)
+
+    def use_commands(self, table: commands.Table) -> None:
+        """The index stays, for the sessions have it; calls under way keep their rows."""
+        self.commands = table
+        for spec in table.specs:
+            if b"|" not in spec.name:
+                self.index.add(spec.name, table.usual(spec))
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
         """End up to `most` sessions that have nothing under way and moved no byte for `seconds`; returns how many."""

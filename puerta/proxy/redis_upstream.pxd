@@ -17,8 +17,19 @@ cdef enum:
     COMPLETE = 1
 
 
+cdef class Tally:
+    cdef public long long opened
+    cdef public long long connect_us
+    cdef public long long failures
+    cdef public long long losses
+    cdef public long long calls
+    cdef public long long errors
+    cdef public long long timeouts
+
+
 cdef class Upstream(Channel):
     cdef public object node
+    cdef public Tally tally
     cdef public object cluster
     cdef public object pushes
     cdef public Buffer log

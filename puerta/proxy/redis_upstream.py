@@ -49,6 +49,20 @@ MOST_CALLS = 1 << 16
 ROUNDS = 8
 
 
+class Tally:
+    """What was counted about one node since it was last written to the board: connections `opened` and the microseconds that
+    took, all `failures` of connections, of them `losses` of one that stood; requests sent, error replies, calls out of time."""
+
+    if not cython.compiled:
+        __slots__ = ("calls", "connect_us", "errors", "failures", "losses", "opened", "timeouts")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.opened = self.connect_us = self.failures = self.losses = self.calls = self.errors = self.timeouts = 0
+
+
 class Upstream(Channel):
     """`node` is where it leads, `protocol` what it speaks; `cluster` decides what becomes of errors and of a lost connection.
 
@@ -60,6 +74,7 @@ class Upstream(Channel):
         __slots__ = (
             "born", "cluster", "first", "forwarded", "heard", "hung", "in_flight", "input", "last", "log", "most", "node",
             "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared", "since", "slow",
+            "tally",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
@@ -69,6 +84,7 @@ class Upstream(Channel):
         self.queued = False
         self.cluster = cluster
         self.node = node
+        self.tally = node.tally
         self.protocol = protocol
         self.shared = shared
         self.replica = False
@@ -103,6 +119,7 @@ class Upstream(Channel):
             self.last.after = call
         self.last = call
         self.in_flight += 1
+        self.tally.calls += 1
         self.loop.later(self)
         return 0
 
@@ -196,6 +213,8 @@ class Upstream(Channel):
                 self.pushes(bytes(data[start : start + length]))
             return 0
         call = self.first
+        if kind == 45 and not self.forwarded:
+            self.tally.errors += 1
         if kind == 45 and not self.forwarded and self.shared and call.slot != RAW and call.caller is not None:
             letter = data[start + 1]
             # MOVED and MASTERDOWN, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, READONLY: the command was not executed.

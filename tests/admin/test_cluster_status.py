@@ -50,6 +50,9 @@ class Cluster:
             table.set(9, name, 100)
         self.board.node("cache", 0).set(3, "connections", 4)
         self.board.node("cache", 0).set(3, "connect_us", 2_000_000)
+        for value, name in enumerate(("lost", "in_flight", "commands_total", "errors", "timeouts"), 11):
+            self.board.node("cache", 0).set(3, name, value)
+            self.board.node("cache", 0).set(4, name, 100)
         self.call(0, GET, bucket=5, count=99, microseconds=4000)
         self.call(0, GET, bucket=13, count=1, microseconds=10_000)
         self.call(4, CONFIG_GET, bucket=20, count=2, microseconds=3_000_000)
@@ -84,6 +87,8 @@ def test_nodes(cache: Cluster) -> None:
     assert (first["id"], first["node_id"], first["role"], first["state"]) == ("10.0.0.1:7001", "a" * 40, "master", "up")
     assert (first["slots"], first["weight"], first["connections"]) == (10000, 1, 4)
     assert first["connect_seconds_total"] == 2
+    assert (first["connections_lost_total"], first["in_flight"], first["commands_total"]) == (111, 112, 113)
+    assert (first["errors_total"], first["timeouts_total"]) == (114, 115)
     assert (first["check"]["ok"], first["check"]["latency_ms"], first["check"]["error"]) == (True, 0.5, None)
     assert 1 <= first["check"]["age_seconds"] < 60
     assert (second["state"], second["check"]["error"], second["downs"], second["connections"]) == (
@@ -102,7 +107,8 @@ def test_counters(cache: Cluster) -> None:
     assert 2 <= found["topology_age_seconds"] < 60
     assert found["commands_total"] == 104
     assert found["redirects"] == {"moved": 102, "ask": 103, "tryagain": 104}
-    assert found["upstreams"] == {"connections": 105, "failures_total": 106, "pinned": 107, "pinned_pool": 108}
+    upstreams = {"connections": 105, "failures_total": 106, "pinned": 107, "pinned_pool": 108}
+    assert found["upstreams"] == upstreams | {"shared": {"resp2": 113, "resp3": 114}}
     assert (found["timeouts_total"], found["retries_total"], found["slow_calls_total"]) == (109, 110, 111)
 
 
@@ -154,6 +160,10 @@ def test_metrics(cache: Cluster) -> None:
     assert found["puerta_redis_pool_connections", route] == 108
     assert found["puerta_backend_up", ("backend", "10.0.0.1:7001"), route] == 1
     assert found["puerta_backend_connections", ("backend", "10.0.0.1:7001"), route] == 4
+    assert found["puerta_redis_node_commands_total", ("backend", "10.0.0.1:7001"), route] == 113
+    assert found["puerta_redis_node_calls", ("backend", "10.0.0.1:7001"), route] == 112
+    assert found["puerta_redis_node_errors_total", ("backend", "10.0.0.2:7001"), route] == 0
+    assert found["puerta_redis_shared_connections", ("protocol", "resp3"), route] == 114
     assert found["puerta_redis_node_slots", ("backend", "10.0.0.2:7001"), route] == 6384
     assert found["puerta_redis_node_role", ("backend", "10.0.0.3:7001"), ("role", "replica"), route] == 1
     name = "puerta_redis_command_duration_seconds"
@@ -175,6 +185,7 @@ def test_page(cache: Cluster) -> None:
         "config|get",
         "moved 102",
         "16384 slots covered",
+        "<td class=n>113</td><td class=n>114</td><td class=n>112</td>",
     ):
         assert shown in html
     assert "<i>" not in html

@@ -18,10 +18,12 @@ from puerta.admin.status import build, readiness
 from puerta.board import CHILD_STATES, MASTER_STATES, ROLES, Board
 from puerta.config.schema import Address, Auth, Checks, Config, RedisRoute
 from puerta.health import cluster as cluster_module
+from puerta.health import redis as redis_module
 from puerta.health.cluster import ClusterWatch
 from puerta.health.monitor import Monitor
 from puerta.health.publish import Report
 from puerta.health.redis import RedisCheck
+from puerta.protocol.entry import unpack
 from puerta.role import Role
 
 SLOTS = 16384
@@ -269,10 +271,11 @@ def bulk(text: str) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(text), text.encode())
 
 
+HELLO = b"*4\r\n" + bulk("version") + bulk("6.2.6") + bulk("id") + b":7\r\n"
 INFO = bulk("cluster_state:ok\r\ncluster_current_epoch:1\r\n")
 NODES = bulk(f"{'a' * 40} 10.1.1.1:7@17 myself,master - 0 0 1 connected 0-16383\n")
 OLD = {
-    b"SETNAME": b"+OK\r\n", b"SETINFO": b"+OK\r\n", b"PING": b"+PONG\r\n", b"INFO": INFO, b"NODES": NODES,
+    b"SETNAME": b"+OK\r\n", b"SETINFO": b"+OK\r\n", b"PING": b"+PONG\r\n", b"HELLO": HELLO, b"INFO": INFO, b"NODES": NODES,
     b"SHARDS": b"-ERR Unknown subcommand or wrong number of arguments for 'SHARDS'. Try CLUSTER HELP.\r\n",
     b"SLOTS": b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n" + bulk("old.example") + b":9\r\n" + bulk("a" * 40),
 }  # fmt: skip
@@ -285,6 +288,7 @@ class Played:
     def __init__(self, answers: dict[bytes, bytes], last: bytes = b"") -> None:
         self.answers, self.last = answers, last
         self.connections = 0
+        self.drip = 0.0
         self.heard: list[bytes] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address(*self.listener.getsockname())
@@ -310,6 +314,9 @@ class Played:
                 known = next((word for word in words if word in self.answers), b"")
                 self.heard.append(known)
                 peer.sendall(self.answers.get(known, b"-ERR unknown command\r\n"))
+                while self.drip and known == b"NODES":
+                    time.sleep(self.drip)
+                    peer.sendall(b"x")
 
 
 @pytest.fixture
@@ -362,6 +369,22 @@ def test_what_is_wrong_with_a_node_is_said(played: Any, change: dict[bytes, byte
     assert check.connection is None
 
 
+@pytest.mark.parametrize("kind", [b"$99999999\r\n", b"*99999999\r\n"])
+def test_an_answer_without_end_is_not_read_to_its_end(played: Any, kind: bytes) -> None:
+    check = RedisCheck(played(OLD | {b"NODES": kind + b"$1\r\nx\r\n" * 3_000_000}).address, 5.0, Auth())
+    result = check.check()
+    assert (result.ok, result.error, check.connection) == (False, "the answer is too long", None)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for_for_ever(played: Any) -> None:
+    node = played(OLD | {b"NODES": b"$99999\r\n"})
+    node.drip = 0.1
+    check = RedisCheck(node.address, 0.5, Auth())
+    began = time.monotonic()
+    assert check.check().error == "timed out"
+    assert 0.4 < time.monotonic() - began < 3
+
+
 def test_a_connection_that_was_closed_for_idleness_is_not_held_against_the_node(played: Any) -> None:
     node = played(OLD, last=b"SLOTS")  # the last command of a look
     check = RedisCheck(node.address, 1.0, Auth())
@@ -383,3 +406,74 @@ def test_a_failed_state_of_the_cluster_is_a_warning(played: Any) -> None:
     result = RedisCheck(node.address, 1.0, Auth()).check()
     assert result.ok
     assert "refuses commands" in result.warnings[0]
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def hello(version: str) -> bytes:
+    return b"*4\r\n" + bulk("version") + bulk(version) + bulk("modules") + b"*0\r\n"
+
+
+def listing(*names: str) -> bytes:
+    """A COMMAND reply: all of them read the key behind their name."""
+    rows = [b"*6\r\n" + bulk(name) + b":-2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n" for name in names]
+    return b"*%d\r\n" % len(rows) + b"".join(rows)
+
+
+def learned(one: Watched) -> list[str]:
+    found = one.board.commands("cache").read(0)
+    return [each.name for each in unpack(found[1])] if found is not None else []
+
+
+def alone(node: Played) -> None:
+    """The node is a cluster by itself, where it listens."""
+    port = node.address.port
+    node.answers |= {
+        b"NODES": bulk(f"{'a' * 40} :{port}@1 myself,master - 0 0 1 connected 0-16383\n"), b"SLOTS": b"*0\r\n",
+    }  # fmt: skip
+
+
+def test_a_node_is_asked_for_its_commands_once_and_again_when_it_changed(
+    played: Any, watched: Any, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "COMMANDS_PAUSE", 0.0)
+    node = played(OLD | {b"HELLO": hello("9.1"), b"COMMAND": listing("mget", "m.one")}, last=b"never")
+    alone(node)
+    one = watched(node.address, every=0.1)
+    wait_for(lambda: learned(one) == ["M.ONE"])
+    for _ in range(3):
+        number = one.watch.number
+        one.want()
+        wait_for(lambda number=number: one.watch.number > number and not one.watch.looking)
+    assert node.heard.count(b"COMMAND") == 1
+    node.answers[b"COMMAND"] = listing("m.two")
+    node.answers[b"HELLO"] = hello("9.2")
+    one.want()
+    wait_for(lambda: learned(one) == ["M.ONE", "M.TWO"])
+    assert node.heard.count(b"COMMAND") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"-NOPERM this user has no permissions\r\n", "no permissions"),
+        (b":5\r\n", "not an answer to COMMAND"),
+        (b"*2\r\n$-1\r\n*1\r\n:5\r\n", "not an answer to COMMAND"),
+        (b"hello\r\n", ""),
+    ],
+)
+def test_what_is_no_list_of_commands_is_said_once_and_costs_nothing(
+    played: Any, watched: Any, wait_for: Any, caplog: pytest.LogCaptureFixture, answer: bytes, complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(redis_module, "COMMANDS_PAUSE", 0.0)
+    node = played(OLD | {b"COMMAND": answer}, last=b"never")
+    alone(node)
+    one = watched(node.address, every=0.1)
+    name = f"backend cache/{node.address} does not say which commands it has: "
+    wait_for(lambda: lines(caplog, name + complaint) or complaint in "".join(lines(caplog, name)))
+    wait_for(lambda: node.heard.count(b"PING") > 5)
+    assert len(lines(caplog, name)) == 1
+    assert one.watch.snapshot().nodes[0].state == "up"
+    assert learned(one) == []

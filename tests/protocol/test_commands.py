@@ -145,6 +145,13 @@ def test_the_reference_is_up_to_date() -> None:
     assert document.read_text() == reference.reference(), "python -m puerta.protocol.reference > docs/redis-commands.md"
 
 
+def test_the_reference_has_a_row_for_every_command_of_a_server(node: Node) -> None:
+    text = (Path(__file__).parents[2] / "docs/redis-commands.md").read_text()
+    for entry in read(node.call(b"COMMAND")):
+        if not entry.container or entry.arity == -1:  # a container alone is an error
+            assert text.count(f"\n| `{entry.name.replace('|', ' ')}` | ") == 1, entry.name
+
+
 def test_entries_survive_their_file() -> None:
     for name, entry in ENTRIES.items():
         assert Entry.load(name, entry.dump()) == entry

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from puerta.protocol import commands
 from puerta.protocol.commands import KEYED, PINNED, REFUSED, TABLE, Spec, Table
+from puerta.protocol.entry import pack, read, unpack
 from tests.protocol.conftest import Node
 
 ATTRIBUTES = (
@@ -27,13 +28,13 @@ def described(
 
 
 def learned(*row: Any) -> Spec:
-    (spec,) = fresh().learn([described(*row)])
+    (spec,) = fresh().learn(read([described(*row)]))
     return spec
 
 
 def test_a_table_learned_from_a_server_is_the_same(valkey: Node) -> None:
     table = Table([])
-    assert len(table.learn(valkey.call(b"COMMAND"))) == len(TABLE.specs)
+    assert len(table.learn(read(valkey.call(b"COMMAND")))) == len(TABLE.specs)
     for spec in table.specs:
         own = TABLE.resolve(spec.name.split(b"|"))
         assert own is not None
@@ -44,8 +45,34 @@ def test_a_table_learned_from_a_server_is_the_same(valkey: Node) -> None:
 def test_what_is_known_does_not_change() -> None:
     table = fresh()
     before = [(spec, spec.kind, spec.arity, spec.first) for spec in table.specs]
-    assert table.learn([described(b"get", 9, (b"admin",)), described(b"shutdown", -1, (b"readonly",))]) == []
+    assert table.learn(read([described(b"get", 9, (b"admin",)), described(b"shutdown", -1, (b"readonly",))])) == []
     assert before == [(spec, spec.kind, spec.arity, spec.first) for spec in table.specs]
+
+
+def test_a_known_command_may_take_more_arguments_but_never_fewer() -> None:
+    table = fresh()
+    row = table.resolve([b"PEXPIREAT", b"k"])
+    assert row is not None
+    row.arity = 3  # as it was in Redis 6
+    said = [described(b"pexpireat", -2), described(b"get", -3), described(b"ping", -1), described(b"echo", -2)]
+    assert table.learn(read([*said, described(b"get", -2, (), (0, 0, 0), [], [], [], [described(b"get|x", -2)])])) == [
+        row, table.get(b"GET"),
+    ]  # fmt: skip
+    assert (row.arity, row.first) == (-3, 1)
+    assert [(spec.arity, spec.first) for spec in (table.get(b"GET"), table.get(b"ECHO")) if spec] == [(-2, 1), (2, 0)]
+
+
+def test_what_is_known_of_one_cluster_is_not_of_another() -> None:
+    before = TABLE.get(b"CONFIG")
+    assert before is not None and before.subcommands is not None
+    fresh().learn(read([described(b"m.x", 2, (b"readonly",)), described(b"get", -2)]))
+    assert TABLE.get(b"M.X") is None
+    assert TABLE.resolve([b"GET"]).arity == 2  # type: ignore[union-attr]
+
+
+def test_workers_get_what_the_supervisor_learned(valkey: Node) -> None:
+    entries = list(read(valkey.call(b"COMMAND")))
+    assert unpack(pack(entries)) == entries
 
 
 def test_new_commands_by_what_the_server_says() -> None:
@@ -80,6 +107,28 @@ def test_places_beyond_the_shortest_argument_list_are_checked() -> None:
     assert commands.keys(spec, [b"m.far", b"a", b"b", b"c", b"d"]) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("places", [(1, 1, 1), (2, 2, 1), (1, 3, 1), (1, -1, 1), (1, -1, 2), (1, -2, 1), (2, -3, 2)])
+def test_a_call_of_a_modules_command_that_is_long_enough_has_fixed_places(places: tuple[int, int, int]) -> None:
+    table = fresh()
+    (spec,) = table.learn(read([described(b"m.any", -1, (b"readonly",), places)]))
+    usual = table.usual(spec)
+    assert (spec.first, spec.arity, table.resolve([b"m.any"]) is spec) == (0, -1, True)
+    assert (usual.first, usual.last, usual.step) == places
+    assert (usual.name, usual.index, usual.kind, usual.readonly) == (b"M.ANY", spec.index, KEYED, True)
+    for count in range(1, 12):
+        args = [b"m.any", *[b"k"] * (count - 1)]
+        if commands.check_arity(usual, count):
+            assert commands.keys(usual, args) == commands.keys(spec, args) != []
+    assert commands.check_arity(usual, 6)
+
+
+def test_who_has_keys_at_other_places_too_has_no_such_calls() -> None:
+    assert [spec for spec in TABLE.specs if TABLE.usual(spec) is not spec] == []
+    table = fresh()
+    (spec,) = table.learn(read([described(b"m.any", -1, (b"readonly", b"movablekeys"), (1, 1, 1))]))
+    assert table.usual(spec) is spec
+
+
 def test_specifications_in_both_protocols() -> None:
     begin = {b"type": b"keyword", b"spec": {b"keyword": b"KEYS", b"startfrom": -2}}
     find = {b"type": b"range", b"spec": {b"lastkey": -1, b"keystep": 2, b"limit": 2}}
@@ -101,8 +150,9 @@ def test_new_subcommands() -> None:
     table = fresh()
     config = [described(b"config|get", 9), described(b"config|new", 2), described(b"other|new", 2)]
     box = [described(b"m.box|get", 3, (b"readonly",), (2, 2, 1))]
-    containers = {b"config": config, b"m.box": box, b"get": [described(b"get|new", 2)]}
-    added = table.learn([described(name, -2, (), (0, 0, 0), [], [], [], inner) for name, inner in containers.items()])
+    containers = {b"config": config, b"m.box": box, b"mget": [described(b"mget|new", 2)]}
+    reply = [described(name, -2, (), (0, 0, 0), [], [], [], inner) for name, inner in containers.items()]
+    added = table.learn(read(reply))
     assert [spec.name for spec in added] == [b"CONFIG|NEW", b"M.BOX", b"M.BOX|GET"]
     assert [spec.index for spec in added] == [len(TABLE.specs) + place for place in range(3)]
     assert table.resolve([b"config", b"new"]) is added[0] and added[0].kind == REFUSED
@@ -113,9 +163,9 @@ def test_new_subcommands() -> None:
 
 def test_a_cluster_can_not_fill_the_table() -> None:
     table = fresh()
-    table.learn([described(b"c%d" % number, 2, (b"readonly",), (1, 1, 1)) for number in range(5000)])
+    table.learn(read([described(b"c%d" % number, 2, (b"readonly",), (1, 1, 1)) for number in range(5000)]))
     assert len(table.specs) == commands.MOST_COMMANDS
-    assert table.learn([described(b"more", 2)]) == []
+    assert table.learn(read([described(b"more", 2)])) == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +178,7 @@ def test_a_cluster_can_not_fill_the_table() -> None:
 )  # fmt: skip
 def test_malformed_descriptions_are_passed_over(row: Any) -> None:
     table = fresh()
-    assert [spec.name for spec in table.learn([row, described(b"good", 2, (b"readonly",))])] == [b"GOOD"]
+    assert [spec.name for spec in table.learn(read([row, described(b"good", 2, (b"readonly",))]))] == [b"GOOD"]
 
 
 PARTS = {
@@ -171,7 +221,7 @@ def descriptions(draw: st.DrawFn) -> Any:
 )
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_description_puts_keys_where_there_are_no_arguments(rows: list[Any], rest: list[bytes]) -> None:
-    for spec in Table([]).learn(rows):
+    for spec in Table([]).learn(read(rows)):
         args = [*spec.name.split(b"|"), *rest]
         if commands.check_arity(spec, len(args)):
             places = commands.keys(spec, args)

@@ -9,6 +9,7 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port
+from tests.redis.scripted import ScriptedFront, ScriptedNode, scripted_cluster
 from tests.redis.wire import Wire, request, until
 
 PASSWORD = "open sesame"
@@ -112,3 +113,27 @@ def client(front: Front, wire: Wire) -> Iterator["redis.Redis[bytes]"]:
     """redis-py, in RESP2."""
     with redis.Redis(port=front.port, protocol=2, socket_timeout=20) as made:
         yield made
+
+
+# -- without servers
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[ScriptedNode]]:
+    """A cluster of two nodes."""
+    made = scripted_cluster()
+    yield made
+    for node in made:
+        node.close()
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, nodes: list[ScriptedNode]) -> Iterator[ScriptedFront]:
+    """Puerta before them, and another cluster."""
+    strangers = scripted_cluster()
+    made = ScriptedFront(tmp_path, nodes, strangers)
+    with made.running:
+        yield made
+        assert "Traceback" not in made.running.text(), made.running.text()
+    for node in strangers:
+        node.close()
