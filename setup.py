@@ -25,6 +25,7 @@ COMPILED = [
     "puerta/proxy/redis_upstream.py",
     "puerta/proxy/redis_cluster.py",
     "puerta/proxy/redis_gather.py",
+    "puerta/proxy/redis_scatter.py",
     "puerta/proxy/redis_session.py",
 ]
 

@@ -7,6 +7,7 @@ cdef enum:
     AGAIN = -11  # -EAGAIN
 
 
+@cython.freelist(1024)
 cdef class Call:
     cdef public Caller caller
     cdef public Call next
@@ -21,6 +22,10 @@ cdef class Call:
     cdef public bint done
     cdef public bint muted
     cdef public bint readonly
+
+
+@cython.locals(call=Call)
+cdef Call new_call(Caller caller, object spec, int slot, bint readonly, double started)
 
 
 cdef class Caller(Channel):

@@ -1,6 +1,8 @@
 cimport cython
+from puerta.protocol.span cimport Spans
 from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_caller cimport Call
+from puerta.proxy.redis_gather cimport Gather
 from puerta.proxy.redis_upstream cimport Tally, Upstream
 
 
@@ -41,6 +43,7 @@ cdef class Cluster:
     cdef public dict nodes
     cdef public object found_masters
     cdef public dict learned
+    cdef public Spans found
     cdef public object loop
     cdef public object route
     cdef public object config
@@ -63,4 +66,5 @@ cdef class Cluster:
     cpdef look_over(self)
     @cython.locals(seconds=cython.double, spec=Spec)
     cpdef measure(self, Call call)
+    @cython.locals(whole=Gather)
     cpdef collect(self, Call call, bytes reply)

@@ -13,7 +13,9 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from puerta.protocol.span import Spans
     from puerta.proxy.redis_caller import Call
+    from puerta.proxy.redis_gather import Gather
     from puerta.proxy.redis_upstream import Tally, Upstream
 
 from puerta import log
@@ -118,11 +120,11 @@ class Handshake:
 
 class Cluster:
     """`route` counts and knows the configuration; `schedule(seconds, function)` calls back later; `resolve(host)` gives an IP
-    address or None. `learned` are slots that a redirection moved, and when."""
+    address or None. `learned` are slots that a redirection moved, and when; `found` is scratch for the slots of one request."""
 
     if not cython.compiled:
         __slots__ = (
-            "again", "config", "connections", "found_masters", "latencies", "learned", "loop", "most", "nodes",
+            "again", "config", "connections", "found", "found_masters", "latencies", "learned", "loop", "most", "nodes",
             "reads_replicas", "resolve", "route", "schedule", "shared_resp2", "shared_resp3", "slots", "slow_seconds", "ticks",
         )  # fmt: skip
 
@@ -134,6 +136,7 @@ class Cluster:
         self.schedule = schedule
         self.resolve = resolve
         self.slots: list[Any] = [None] * SLOTS
+        self.found = Spans()
         self.nodes: dict[Any, Node] = {}
         self.found_masters: list[Any] | None = None
         self.learned: dict[int, tuple[Node, float]] = {}
@@ -388,7 +391,11 @@ class Cluster:
         gather = call.gather
         call.gather = None  # a leg and its gather know each other: broken here, their circle needs no collector
         try:
-            gather.leg_answered(call, reply)
+            if isinstance(gather, Gather):
+                whole = gather
+                whole.leg_answered(call, reply)
+            else:
+                gather.leg_answered(call, reply)
         except Exception:
             log.logger.exception("route %s: a command failed and its session was closed", self.config.name)
             session = getattr(getattr(gather, "owner", gather), "session", None)

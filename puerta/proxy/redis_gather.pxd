@@ -1,15 +1,19 @@
-from puerta.proxy.redis_caller cimport Call
+cimport cython
+from puerta.proxy.redis_caller cimport Call, Caller, new_call
 
 
 cdef class Gather:
-    cdef public object session
+    cdef public Caller session
     cdef public object combine
     cdef public bint tolerant
     cdef public list legs
     cdef public Py_ssize_t outstanding
     cdef public Py_ssize_t held
+    cdef public Py_ssize_t failures
     cdef public Call main
     cpdef expect(self, Call leg)
     cpdef seal(self)
     cpdef settle(self)
     cpdef leg_answered(self, Call leg, bytes reply)
+    @cython.locals(main=Call, leg=Call, legs=list, reply=bytes)
+    cpdef finish(self)

@@ -7,7 +7,7 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from puerta.proxy.redis_caller import Call
+    from puerta.proxy.redis_caller import Call, new_call
 
 from puerta.protocol import commands, resp
 from puerta.protocol.resp import elements
@@ -15,6 +15,7 @@ from puerta.proxy.redis_caller import RAW, TOO_LARGE
 
 Combine = Callable[[list[bytes]], bytes]
 
+MINUS = ord("-")
 UNREACHABLE = b"-CLUSTERDOWN a node for this command can't be reached\r\n"
 
 
@@ -26,17 +27,18 @@ class Gather:
     """
 
     if not cython.compiled:
-        __slots__ = ("combine", "held", "legs", "main", "outstanding", "session", "tolerant")
+        __slots__ = ("combine", "failures", "held", "legs", "main", "outstanding", "session", "tolerant")
 
     def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
         self.session = session
         self.combine = combine
         self.tolerant = tolerant
         self.held = 0
+        self.failures = 0
         self.legs: list[Any] = []
         # Legs without an answer, and one for whoever adds legs: all that there are may fail at once.
         self.outstanding = 1
-        main = Call(session, spec, RAW, False, session.loop.now)
+        main = new_call(session, spec, RAW, False, session.loop.now)
         main.gather = self
         self.main: Any = main
         session.enqueue_call(main)
@@ -73,6 +75,7 @@ class Gather:
         leg.done = True
         if self.main is not None:
             leg.reply = reply
+            self.failures += reply[0] == MINUS
             self.held += len(reply)
             self.session.held += len(reply)
             if self.session.held > self.session.most:
@@ -92,11 +95,15 @@ class Gather:
         legs, self.legs = self.legs, []  # they name us: a circle that only the collector would find
         if main is None or main.caller is None:
             return
-        self.session.held -= self.held
-        replies = [leg.reply for leg in legs]
-        failed = next((reply for reply in replies if reply[:1] == b"-"), None)
-        self.session.cluster.measure(main)
-        self.session.answer(main, self.combine(replies) if failed is None or self.tolerant else failed)
+        session: Any = self.session
+        session.held -= self.held
+        session.cluster.measure(main)
+        if self.failures and not self.tolerant:
+            for leg in legs:
+                if leg.reply[0] == MINUS:
+                    session.answer(main, leg.reply)
+                    return
+        session.answer(main, self.combine([leg.reply for leg in legs]))
 
     def caller_left(self) -> None:
         self.main = None
@@ -119,6 +126,14 @@ def in_order(positions: list[int], replies: list[bytes]) -> bytes:
         for value in [reply[4:]] if reply.startswith(b"*1\r\n") else elements(reply):
             ordered[next(place) - 1] = value
     return resp.array(ordered)
+
+
+def one_each(replies: list[bytes]) -> bytes:
+    """MGET, with every key in a leg of its own: arrays of one element, in the order of the keys."""
+    values = [reply[4:] for reply in replies if reply.startswith(b"*1\r\n")]
+    if len(values) < len(replies):
+        raise ValueError("a reply to MGET of one key that is no array of one")
+    return b"*%d\r\n%b" % (len(values), b"".join(values))
 
 
 def total(replies: list[bytes]) -> bytes:
@@ -187,9 +202,12 @@ COMBINE: dict[int, Combine] = {
 """By the table's `aggregate`."""
 
 
-def combiner(spec: Any, groups: dict[int, list[int]]) -> Combine:
-    """How the replies to the legs of a command that was taken apart by slot become one; `groups` are the keys' positions."""
+def combiner(spec: Any, groups: dict[int, list[int]] | None) -> Combine:
+    """How the replies to the legs of a command that was taken apart by slot become one; `groups` are the keys' positions,
+    None when each leg has one key."""
     if spec.aggregate != commands.ARRAY_BY_POSITION:
         return COMBINE[spec.aggregate]
+    if groups is None:
+        return one_each
     positions = [position for group in groups.values() for position in group]
     return lambda replies: in_order(positions, replies)

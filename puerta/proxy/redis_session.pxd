@@ -1,10 +1,10 @@
 cimport cython
 from puerta.protocol.resp cimport Request
 from puerta.protocol.spec cimport Spec
-from puerta.protocol.span cimport NameIndex, Spans, key_slot, line_end
+from puerta.protocol.span cimport NameIndex, Spans, key_slot
 from puerta.proxy.redis_cluster cimport Cluster
-from puerta.proxy.redis_caller cimport Call, Caller
-from puerta.proxy.redis_gather cimport Gather
+from puerta.proxy.redis_caller cimport Call, Caller, new_call
+from puerta.proxy.redis_scatter cimport scatter
 from puerta.proxy.redis_upstream cimport Upstream
 from puerta.reactor.native cimport Buffer
 from puerta.reactor.relay cimport Meter
@@ -56,12 +56,6 @@ cdef class RedisSession(Caller):
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
     cdef int keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
-    @cython.locals(
-        spans=Spans, step=cython.Py_ssize_t, index=cython.Py_ssize_t, slot=cython.int, group=list, groups=dict, gather=Gather,
-        leg=Call, upstream=Upstream, log=Buffer, before=cython.Py_ssize_t, name_at=cython.Py_ssize_t,
-        name_length=cython.Py_ssize_t, at=cython.Py_ssize_t, end=cython.Py_ssize_t,
-    )
-    cdef int split(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
     cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)

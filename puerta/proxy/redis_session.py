@@ -16,10 +16,10 @@ import cython
 
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
-    from puerta.protocol.span import key_slot, line_end
+    from puerta.protocol.span import key_slot
     from puerta.protocol.spec import KEYED, SPLIT
-    from puerta.proxy.redis_caller import Call, Caller
-    from puerta.proxy.redis_gather import Gather
+    from puerta.proxy.redis_caller import Caller, new_call
+    from puerta.proxy.redis_scatter import scatter
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
     HANGUP = select.EPOLLRDHUP | select.EPOLLHUP
@@ -29,7 +29,6 @@ if not cython.compiled:
 from puerta import log
 from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
-from puerta.proxy.redis_gather import UNREACHABLE, combiner
 
 READ = 64 << 10
 MOST_UNREAD = 1 << 20
@@ -238,44 +237,12 @@ class RedisSession(Caller):
         if (arity > 0 and spans.count != arity) or spans.count < -arity:
             return self.command(request, data, start)
         if splits and spans.count != 1 + spec.step:  # of one key, nothing is to be split
-            return self.split(spec, request, data, start)
+            if (spans.count - 1) % spec.step:
+                return self.command(request, data, start)
+            if scatter(self, self.cluster, spec, request, data, start):
+                self.commands += 1
+                return 1
         return self.keyed(spec, request, data, start)
-
-    def split(self, spec: Any, request: Any, data: Any, start: int) -> int:
-        """MGET and its like: the request's own bytes again, slot by slot, and one reply put together of all."""
-        spans = request.spans
-        step = spec.step
-        if (spans.count - 1) % step:
-            return self.command(request, data, start)
-        groups: dict[int, list[int]] = {}
-        for index in range(1, spans.count, step):
-            groups.setdefault(key_slot(data, start + spans.offset(index), spans.length(index)), []).append(index)
-        if len(groups) == 1:
-            return self.keyed(spec, request, data, start)
-        name_at = line_end(data, start, start + request.at) + 2
-        name_length = start + spans.offset(0) + spans.length(0) + 2 - name_at
-        gather = Gather(self, spec, combiner(spec, groups))
-        for slot, group in groups.items():
-            leg = Call(self, spec, slot, spec.readonly, self.loop.now)
-            gather.expect(leg)
-            upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
-            if upstream is None or upstream.full():
-                gather.leg_answered(leg, UNREACHABLE)
-                continue
-            log = upstream.log
-            before = log.size()
-            log.append(b"*%d\r\n" % (1 + len(group) * step))
-            log.extend(data, name_at, name_length)
-            for index in group:
-                # From behind the argument before the key to behind the last that belongs to the key.
-                at = spans.offset(index - 1) + spans.length(index - 1) + 2
-                end = spans.offset(index + step - 1) + spans.length(index + step - 1) + 2
-                log.extend(data, start + at, end - at)
-            leg.length = log.size() - before
-            upstream.push_call(leg)
-        gather.seal()
-        self.commands += 1
-        return 1
 
     def keyed(self, spec: Any, request: Any, data: Any, start: int) -> int:
         """The usual way: keys at fixed places and in one slot."""
@@ -295,7 +262,7 @@ class RedisSession(Caller):
         if upstream is None or upstream.full():
             self.reply(redis_forward.unavailable(self, slot, upstream))
             return 1
-        call = Call(self, spec, slot, spec.readonly, self.loop.now)
+        call = new_call(self, spec, slot, spec.readonly, self.loop.now)
         self.commands += 1
         self.enqueue(call)
         upstream.append(call, data, start, request.at)
@@ -329,7 +296,7 @@ class RedisSession(Caller):
 
     def reply(self, data: bytes) -> None:
         """Answer the command that is being taken now, in its turn."""
-        call = Call(self, None, -1, False, self.loop.now)
+        call = new_call(self, None, -1, False, self.loop.now)
         call.muted = self.state.silent
         self.enqueue(call)
         self.answer(call, data)
