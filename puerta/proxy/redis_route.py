@@ -43,7 +43,7 @@ class RedisRouteRunner:
         self.limits = config.limits
         self.backends: list[Any] = []
         self.sessions: set[Any] = set()
-        self.openings: Deadlines[Opening] = Deadlines(HEADER_SECONDS, lambda one: one.end("handshake_timeout"))
+        self.openings: Deadlines = Deadlines(HEADER_SECONDS, lambda one: one.end("handshake_timeout"))
         self.bytes_in, self.bytes_out = Meter(), Meter()
         self.cells = board.cells
         self.table = board.route(config.name)
