@@ -22,6 +22,7 @@ COMPILED = [
     "puerta/protocol/resp.py",
     "puerta/protocol/spec.py",
     "puerta/proxy/redis_caller.py",
+    "puerta/proxy/redis_latencies.py",
     "puerta/proxy/redis_upstream.py",
     "puerta/proxy/redis_cluster.py",
     "puerta/proxy/redis_gather.py",

@@ -16,13 +16,15 @@ if not cython.compiled:
 
     MORE, COMPLETE, INLINE, BAD = range(4)
 
-MALFORMED = -(1 << 62)
+MALFORMED: int = cython.declare(cython.Py_ssize_t, -(1 << 62))
 """`number`'s answer for a line that holds none."""
 
-INLINE_LIMIT = 64 << 10
-MOST_ARGUMENTS = 1 << 20
-UNTRUSTED_ARGUMENTS = 10
-UNTRUSTED_BULK = 16384
+# Declared, here and in other compiled modules, so that comparing with them makes no Python object.
+INLINE_LIMIT = cython.declare(cython.Py_ssize_t, 64 << 10)
+MOST_ARGUMENTS = cython.declare(cython.Py_ssize_t, 1 << 20)
+MOST_VALUES = cython.declare(cython.Py_ssize_t, 1 << 40)
+UNTRUSTED_ARGUMENTS = cython.declare(cython.Py_ssize_t, 10)
+UNTRUSTED_BULK = cython.declare(cython.Py_ssize_t, 16384)
 
 
 def number(data: bytes | bytearray, at: int, end: int) -> int:
@@ -77,7 +79,7 @@ class Scan:
                 left -= 1
             elif kind == 42 or kind == 126 or kind == 62 or kind == 37 or kind == 124:  # * ~ > % |
                 size = number(data, at + 1, stop)
-                if size < -1 or size > 1 << 40:
+                if size < -1 or size > MOST_VALUES:
                     return BAD
                 at = stop + 2
                 if size < 0:
@@ -256,7 +258,7 @@ def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int | None:
         byte = line[at]
         if byte == quote:
             return at + 1
-        if byte == 92 and at + 1 < len(line):
+        if byte == 92 and at + 2 < len(line):  # before the last byte a backslash is one: Valkey lets the quote close
             digits = line[at + 2 : at + 4]
             if quote == 39:
                 if line[at + 1] == 39:

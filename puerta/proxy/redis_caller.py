@@ -15,10 +15,10 @@ if not cython.compiled:
 
     AGAIN = -errno.EAGAIN
 
-LOW_WATER = 256 << 10
+LOW_WATER = cython.declare(cython.Py_ssize_t, 256 << 10)
 """Bytes waiting for the client below which its upstream is read again and new commands are taken."""
 
-DIRECT = 8 << 10
+DIRECT = cython.declare(cython.Py_ssize_t, 8 << 10)
 """Bytes from which on a system call of their own costs less than a copy."""
 
 RAW = -2

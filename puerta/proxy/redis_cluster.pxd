@@ -1,8 +1,8 @@
 cimport cython
 from puerta.protocol.span cimport Spans
-from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_caller cimport Call
 from puerta.proxy.redis_gather cimport Gather
+from puerta.proxy.redis_latencies cimport Latencies
 from puerta.proxy.redis_upstream cimport Tally, Upstream
 
 
@@ -28,16 +28,6 @@ cdef class Node:
     cdef public Tally tally
 
 
-cdef class Latencies:
-    cdef long long[::1] cells
-    cdef Py_ssize_t base
-    cdef Py_ssize_t sums
-    cdef Py_ssize_t buckets
-    cdef Py_ssize_t commands
-    @cython.locals(microseconds=cython.longlong, left=cython.longlong, bucket=cython.int)
-    cdef int add(self, Py_ssize_t command, double seconds) except -1
-
-
 cdef class Cluster:
     cdef public list slots
     cdef public dict nodes
@@ -48,7 +38,6 @@ cdef class Cluster:
     cdef public object route
     cdef public object config
     cdef public Latencies latencies
-    cdef public double slow_seconds
     cdef public Py_ssize_t most
     cdef public bint reads_replicas
     cdef public set connections
@@ -64,7 +53,6 @@ cdef class Cluster:
     cpdef open(self, Node node, int protocol)
     @cython.locals(node=Node, upstream=Upstream)
     cpdef look_over(self)
-    @cython.locals(seconds=cython.double, spec=Spec)
     cpdef measure(self, Call call)
     @cython.locals(whole=Gather)
     cpdef collect(self, Call call, bytes reply)

@@ -76,34 +76,6 @@ class Node:
         self.tally = Tally()
 
 
-class Latencies:
-    """This worker's row of the histograms: powers of two of a microsecond, for each command. What has a number beyond the
-    last, as a cluster with many modules' commands may give, counts for the last."""
-
-    if not cython.compiled:
-        __slots__ = ("base", "buckets", "cells", "commands", "sums")
-
-    def __init__(self, cells: Any, base: int, sums: int, buckets: int, commands: int) -> None:
-        self.cells = cells
-        self.base = base
-        self.sums = sums
-        self.buckets = buckets
-        self.commands = commands
-
-    def add(self, command: int, seconds: float) -> int:
-        if command >= self.commands:
-            command = self.commands - 1
-        microseconds = int(seconds * 1e6)
-        self.cells[self.sums + command] += microseconds
-        bucket = 0
-        left = microseconds >> 1
-        while left > 0 and bucket < self.buckets - 1:
-            left = left >> 1
-            bucket += 1
-        self.cells[self.base + command * self.buckets + bucket] += 1
-        return 0
-
-
 class Handshake:
     """Checks the replies to what a new connection says first (HELLO, AUTH, READONLY)."""
 
@@ -125,10 +97,10 @@ class Cluster:
     if not cython.compiled:
         __slots__ = (
             "again", "config", "connections", "found", "found_masters", "latencies", "learned", "loop", "most", "nodes",
-            "reads_replicas", "resolve", "route", "schedule", "shared_resp2", "shared_resp3", "slots", "slow_seconds", "ticks",
+            "reads_replicas", "resolve", "route", "schedule", "shared_resp2", "shared_resp3", "slots", "ticks",
         )  # fmt: skip
 
-    def __init__(self, route: Any, config: Any, loop: Any, latencies: Latencies, schedule: Any, resolve: Any) -> None:
+    def __init__(self, route: Any, config: Any, loop: Any, latencies: Any, schedule: Any, resolve: Any) -> None:
         self.route = route
         self.config = config
         self.loop = loop
@@ -141,7 +113,6 @@ class Cluster:
         self.found_masters: list[Any] | None = None
         self.learned: dict[int, tuple[Node, float]] = {}
         self.most = config.limits.buffer
-        self.slow_seconds = config.limits.slowlog or float("inf")
         self.reads_replicas = config.read_from != "masters"
         self.connections: set[Any] = set()
         self.again: Any = Resender(self)
@@ -405,14 +376,8 @@ class Cluster:
     # -- upkeep
 
     def measure(self, call: Call) -> None:
-        """A reply came: its latency, from the turn that read the command to the turn that read the reply."""
-        spec = call.spec
-        if spec is None:
-            return
-        seconds = self.loop.now - call.started
-        self.latencies.add(spec.index, seconds)
-        if seconds >= self.slow_seconds:
-            self.route.slow_call(call, seconds)
+        """A reply came that went another way than the usual."""
+        self.latencies.measure(call, self.loop.now)
 
     def tick(self, now: float) -> None:
         """Ten times a second: answer calls that took too long, and do not wait for ever for slow clients."""

@@ -1,9 +1,12 @@
 cimport cython
 from puerta.proxy.redis_caller cimport Call, Caller, new_call
+from puerta.proxy.redis_latencies cimport Latencies
+from puerta.reactor.native cimport Buffer
 
 
 cdef class Gather:
     cdef public Caller session
+    cdef public Latencies latencies
     cdef public object combine
     cdef public bint tolerant
     cdef public list legs
@@ -15,5 +18,9 @@ cdef class Gather:
     cpdef seal(self)
     cpdef settle(self)
     cpdef leg_answered(self, Call leg, bytes reply)
-    @cython.locals(main=Call, leg=Call, legs=list, reply=bytes)
+    @cython.locals(main=Call, leg=Call, legs=list, session=Caller)
     cpdef finish(self)
+
+
+@cython.locals(whole=Buffer, reply=bytes)
+cpdef bytes one_each(list replies)

@@ -8,6 +8,7 @@ import cython
 
 if not cython.compiled:
     from puerta.proxy.redis_caller import Call, new_call
+    from puerta.reactor.native import Buffer
 
 from puerta.protocol import commands, resp
 from puerta.protocol.resp import elements
@@ -15,7 +16,9 @@ from puerta.proxy.redis_caller import RAW, TOO_LARGE
 
 Combine = Callable[[list[bytes]], bytes]
 
-MINUS = ord("-")
+MINUS = cython.declare(cython.Py_ssize_t, ord("-"))
+ONE = cython.declare(cython.Py_ssize_t, ord("1"))
+RETURN = cython.declare(cython.Py_ssize_t, ord("\r"))
 UNREACHABLE = b"-CLUSTERDOWN a node for this command can't be reached\r\n"
 
 
@@ -27,10 +30,11 @@ class Gather:
     """
 
     if not cython.compiled:
-        __slots__ = ("combine", "failures", "held", "legs", "main", "outstanding", "session", "tolerant")
+        __slots__ = ("combine", "failures", "held", "latencies", "legs", "main", "outstanding", "session", "tolerant")
 
     def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
         self.session = session
+        self.latencies = session.cluster.latencies
         self.combine = combine
         self.tolerant = tolerant
         self.held = 0
@@ -95,9 +99,9 @@ class Gather:
         legs, self.legs = self.legs, []  # they name us: a circle that only the collector would find
         if main is None or main.caller is None:
             return
-        session: Any = self.session
+        session = self.session
         session.held -= self.held
-        session.cluster.measure(main)
+        self.latencies.measure(main, session.loop.now)
         if self.failures and not self.tolerant:
             for leg in legs:
                 if leg.reply[0] == MINUS:
@@ -130,10 +134,13 @@ def in_order(positions: list[int], replies: list[bytes]) -> bytes:
 
 def one_each(replies: list[bytes]) -> bytes:
     """MGET, with every key in a leg of its own: arrays of one element, in the order of the keys."""
-    values = [reply[4:] for reply in replies if reply.startswith(b"*1\r\n")]
-    if len(values) < len(replies):
-        raise ValueError("a reply to MGET of one key that is no array of one")
-    return b"*%d\r\n%b" % (len(values), b"".join(values))
+    whole = Buffer()
+    whole.append(b"*%d\r\n" % len(replies))
+    for reply in replies:
+        if reply[1] != ONE or reply[2] != RETURN:
+            raise ValueError("a reply to MGET of one key that is no array of one")
+        whole.extend(reply, 4, len(reply) - 4)
+    return whole.take()
 
 
 def total(replies: list[bytes]) -> bytes:

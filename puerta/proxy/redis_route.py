@@ -15,8 +15,9 @@ from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.deadlines import Deadlines
-from puerta.proxy.redis_cluster import Cluster, Latencies
-from puerta.proxy.redis_opening import HEADER_SECONDS, Opening
+from puerta.proxy.redis_cluster import Cluster
+from puerta.proxy.redis_latencies import Latencies
+from puerta.proxy.redis_opening import HEADER_SECONDS
 from puerta.proxy.redis_tally import NodeCells
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
@@ -63,7 +64,13 @@ class RedisRouteRunner:
         self.use_commands(commands.TABLE)
         histograms = board.latency(config.name)
         latencies = Latencies(
-            board.cells, histograms.index(row, 0), histograms.sum_index(row, 0), histograms.buckets, histograms.commands
+            board.cells,
+            histograms.index(row, 0),
+            histograms.sum_index(row, 0),
+            histograms.buckets,
+            histograms.commands,
+            config.limits.slowlog or float("inf"),
+            self.slow_call,
         )
         self.nodes = NodeCells(board, config.name, row)
         self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)

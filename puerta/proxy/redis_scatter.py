@@ -15,7 +15,7 @@ if not cython.compiled:
 
 from puerta.proxy.redis_gather import UNREACHABLE, combiner
 
-MOST_APART = 64
+MOST_APART = cython.declare(cython.Py_ssize_t, 64)
 """Words of a request up to which every key is compared with all before it; beyond it a dictionary finds equal slots."""
 
 

@@ -30,11 +30,11 @@ from puerta import log
 from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
 
-READ = 64 << 10
-MOST_UNREAD = 1 << 20
+READ = cython.declare(cython.Py_ssize_t, 64 << 10)
+MOST_UNREAD = cython.declare(cython.Py_ssize_t, 1 << 20)
 """Bytes waiting for the client above which no new commands are taken."""
 
-ROOM = 1 << 20
+ROOM = cython.declare(cython.Py_ssize_t, 1 << 20)
 """What a request may be longer than its longest argument may be."""
 
 

@@ -1,6 +1,7 @@
 cimport cython
 from puerta.protocol.resp cimport Scan
 from puerta.proxy.redis_caller cimport Call, Caller
+from puerta.proxy.redis_latencies cimport Latencies
 from puerta.reactor.loop cimport Channel, Loop
 from puerta.reactor.native cimport Buffer, send_span
 
@@ -30,6 +31,7 @@ cdef class Tally:
 cdef class Upstream(Channel):
     cdef public object node
     cdef public Tally tally
+    cdef public Latencies latencies
     cdef public object cluster
     cdef public object pushes
     cdef public Buffer log

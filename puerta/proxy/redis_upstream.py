@@ -26,12 +26,12 @@ if not cython.compiled:
 from puerta.proxy.redis_caller import RAW, TOO_LARGE
 from puerta.reactor import native
 
-READ = 64 << 10
-MOST_READ = 256 << 10
-STREAM = 32 << 10
+READ = cython.declare(cython.Py_ssize_t, 64 << 10)
+MOST_READ = cython.declare(cython.Py_ssize_t, 256 << 10)
+STREAM = cython.declare(cython.Py_ssize_t, 32 << 10)
 """A reply longer than this is passed on to the client at the head of its queue while it still arrives."""
 
-HIGH_WATER = 1 << 20
+HIGH_WATER = cython.declare(cython.Py_ssize_t, 1 << 20)
 """Bytes waiting for a slow client from which on its upstream is not read ..."""
 
 PATIENCE = 0.2
@@ -43,10 +43,10 @@ SLOWEST = 32 << 20
 IMPATIENCE = 2.0
 """Seconds for which an upstream waits for nobody, after a client wore its patience out."""
 
-MOST_CALLS = 1 << 16
+MOST_CALLS: int = cython.declare(cython.Py_ssize_t, 1 << 16)
 """In flight on one upstream; beyond it commands are refused: their node is behind, or hangs."""
 
-ROUNDS = 8
+ROUNDS = cython.declare(cython.Py_ssize_t, 8)
 
 
 class Tally:
@@ -72,9 +72,9 @@ class Upstream(Channel):
 
     if not cython.compiled:
         __slots__ = (
-            "born", "cluster", "first", "forwarded", "heard", "hung", "in_flight", "input", "last", "log", "most", "node",
-            "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared", "since", "slow",
-            "tally",
+            "born", "cluster", "first", "forwarded", "heard", "hung", "in_flight", "input", "last", "latencies", "log", "most",
+            "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared", "since",
+            "slow", "tally",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
@@ -89,6 +89,7 @@ class Upstream(Channel):
         self.shared = shared
         self.replica = False
         self.pushes: Any = None
+        self.latencies = cluster.latencies
         self.log = Buffer()
         self.input = Buffer()
         self.scan = Scan()
@@ -226,9 +227,9 @@ class Upstream(Channel):
                 return 0
         self.drop_first()
         if call.gather is not None:
-            self.cluster.collect(call, bytes(data[start : start + length]))
+            self.cluster.collect(call, self.input.peek(0, length))
         elif call.caller is not None:
-            self.cluster.measure(call)
+            self.latencies.measure(call, self.loop.now)
             call.caller.answered(call, data, start, length)
         if call.attempts:
             self.cluster.again.settled(call)

@@ -20,10 +20,10 @@ if not cython.compiled:
 
 from puerta.reactor import native
 
-FIRST_READ = 64 << 10
+FIRST_READ = cython.declare(cython.Py_ssize_t, 64 << 10)
 """Bytes asked for at first. Full reads double it, up to the side's `most`; it never shrinks, for scratch memory is shared."""
 
-ROUNDS = 16
+ROUNDS = cython.declare(cython.Py_ssize_t, 16)
 """Reads of one side in one turn; then the others have theirs."""
 
 if not cython.compiled:
