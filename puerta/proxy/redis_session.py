@@ -281,7 +281,7 @@ class RedisSession(Caller):
         return 1 if taken else 0
 
     def inline(self, line: bytes) -> bool:
-        arguments = resp.inline_arguments(line)
+        arguments = resp.inline_arguments(line.removesuffix(b"\n").removesuffix(b"\r"))
         if arguments is None:
             self.protocol_error(b"unbalanced quotes in request")
             return True
