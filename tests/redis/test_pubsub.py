@@ -91,8 +91,8 @@ def test_confirmations_count_as_the_servers_do(connect: Connect, server: Valkey,
 
 ASKED: Commands = [
     ("PING",), ("PING", "x"), ("GET", "a"), ("ECHO", "x"), ("MULTI",), ("EXEC",), ("CLIENT", "ID"), ("MGET", "a", "b"),
-    ("NOSUCH",), ("PUBLISH", "other", "x"), ("SPUBLISH", "other", "x"), ("GET",), ("BLPOP", "a", "1"), ("WATCH", "a"), ("DBSIZE",),
-    ("SUBSCRIBE", "more"), ("PSUBSCRIBE", "m*"), ("HELLO", "3"), ("UNSUBSCRIBE", "more"), ("PUNSUBSCRIBE",),
+    ("NOSUCH",), ("PUBLISH", "other", "x"), ("SPUBLISH", "other", "x"), ("GET",), ("BLPOP", "a", "1"), ("WATCH", "a"),
+    ("DBSIZE",), ("SUBSCRIBE", "more"), ("PSUBSCRIBE", "m*"), ("HELLO", "3"), ("UNSUBSCRIBE", "more"), ("PUNSUBSCRIBE",),
     ("COMMAND", "COUNT"),
 ]  # fmt: skip
 
