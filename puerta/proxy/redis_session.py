@@ -31,6 +31,9 @@ from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
 
 READ = 64 << 10
+TRICKLE = 64 << 10
+"""Bytes of one command that count as another sign of life: who sends less in all that time is as good as idle."""
+
 MOST_UNREAD = 1 << 20
 """Bytes waiting for the client above which no new commands are taken."""
 
@@ -123,7 +126,8 @@ class RedisSession(Caller):
             return self.nothing_read(got)
         self.received += got
         self.meter_in.total += got
-        self.active = self.loop.now
+        if self.input is None or self.received // TRICKLE != (self.received - got) // TRICKLE:
+            self.active = self.loop.now
         if self.input is not None and not large:
             self.input.extend(buffer.data, buffer.start, got)
             buffer.skip(got)
