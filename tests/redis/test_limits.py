@@ -50,6 +50,7 @@ def front(cluster: ValkeyCluster, tmp_path_factory: pytest.TempPathFactory) -> I
         route("huge", cluster, buffer="1GiB"),
         route("idle", cluster, idle_timeout="1s"),
         route("few", cluster, connections=3),
+        route("hasty", cluster, call_timeout="300ms"),
     ]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384), hard))
@@ -216,6 +217,25 @@ def test_who_only_trickles_is_idle(front: Front, others: None) -> None:
         assert busy.frame() == b"+OK\r\n"
         waits.send(request("PING"))
         assert waits.quiet()
+
+
+def test_who_waits_on_purpose_is_not_late(front: Front, others: None) -> None:
+    """For limits.call_timeout; nor is a subscriber that hears nothing, nor a WATCH."""
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(front.port("hasty"))) for _ in range(5)]
+        asked: list[tuple[str, ...]] = [
+            ("BLPOP", "{w}list", "0"), ("XREAD", "BLOCK", "0", "STREAMS", "{w}stream", "$"), ("BZPOPMIN", "{w}set", "5"),
+            ("SUBSCRIBE", "w"), ("WATCH", "{w}string"),
+        ]  # fmt: skip
+        for wire, command in zip(wires, asked, strict=True):
+            wire.send(request(*command))
+        assert wires[3].frame().startswith(b"*3") and wires[4].frame() == b"+OK\r\n"
+        time.sleep(1.0)
+        other = stack.enter_context(Wire(front.port("hasty")))
+        other.pipeline([("RPUSH", "{w}list", "v"), ("XADD", "{w}stream", "*", "f", "v"), ("ZADD", "{w}set", "1", "v")])
+        other.ask("PUBLISH", "w", "v")
+        assert all(wire.frame()[:1] == b"*" for wire in wires[:4])
+        assert wires[4].pipeline([("MULTI",), ("PING",), ("EXEC",)])[2] == b"*1\r\n+PONG\r\n"
 
 
 @pytest.mark.parametrize("announced", [b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\n", b"*1048576\r\n$4\r\nMGET\r\n"])
