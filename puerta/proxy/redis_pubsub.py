@@ -273,8 +273,11 @@ def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if places:
         Change(pubsub, spec, slot, resp.command(*arguments)).begin(places)
     else:
-        session.reply(nothing_to_end(session, spec, names))
-        if pubsub is not None:
+        said = nothing_to_end(session, spec, names)
+        if pubsub is None:
+            session.push(said)  # not a reply: CLIENT REPLY does not hold it back
+        else:
+            pubsub.pass_on(said)
             pubsub.trim()
     return True
 

@@ -1,6 +1,7 @@
 """Subscriptions: what a subscriber may do and sees, and that none of it is lost silently or left behind."""
 
 import contextlib
+import random
 from collections.abc import Callable
 
 import pytest
@@ -104,6 +105,41 @@ def test_in_resp2_a_subscriber_may_do_as_little_as_at_the_server(connect: Connec
             for asked in ([first], ASKED, [(first[0].replace("SUB", "UNSUB"),)]):
                 assert wire.pipeline(asked) == other.pipeline(asked)
     assert [frame[:9] for frame in connect().pipeline([("SUBSCRIBE", "c"), *ASKED])].count(b"-ERR Can'") == 12
+
+
+MIXED: Commands = [
+    ("SUBSCRIBE", "a", "a"), ("SUBSCRIBE", "a"), ("UNSUBSCRIBE", "a"), ("UNSUBSCRIBE",), ("UNSUBSCRIBE", "no", "none"), ("GET",),
+    ("PSUBSCRIBE", "p*"), ("PUNSUBSCRIBE", "p*"), ("PUNSUBSCRIBE",), ("SSUBSCRIBE", "s"), ("SUNSUBSCRIBE", "s"),
+    ("SUNSUBSCRIBE",), ("SUBSCRIBE",), ("SSUBSCRIBE",), ("PING",), ("PING", "x"), ("GET", "a"), ("ECHO", "x"), ("HELLO", "3"),
+    ("HELLO", "2"), ("RESET",), ("CLIENT", "REPLY", "OFF"), ("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "SKIP"),
+    ("CLIENT", "REPLY", "X"), ("WATCH", "a"), ("UNWATCH",), ("EXEC",), ("EXEC", "x"), ("DISCARD",), ("BLPOP", "a", "0.001"),
+    ("CLIENT", "SETNAME", "me"), ("CLIENT", "GETNAME"), ("NOSUCH",),
+]  # fmt: skip
+END = request("RESET") + request("ECHO", "the end")
+
+
+def all_frames(wire: Wire) -> list[bytes]:
+    """Up to the answer to END. Of HELLO's only the shape, as clients have ids of their own."""
+    found = []
+    while (frame := wire.frame()) != b"$7\r\nthe end\r\n":
+        found.append(frame[:4] if b"\r\nversion\r\n" in frame else frame)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_a_subscriber_does_it_is_told_what_the_server_says(
+    connect: Connect, server: Valkey, seed: int
+) -> None:
+    """Confirmations are no replies: CLIENT REPLY does not hold them back."""
+    source = random.Random(seed)
+    with Wire(server.port) as other:
+        wire = connect()
+        for _ in range(40):
+            asked = source.choices(MIXED, k=source.randrange(2, 14))
+            for each in (wire, other):
+                each.send(b"".join(request(*command) for command in asked) + END)
+            ours, theirs = all_frames(wire), all_frames(other)
+            assert ours == theirs, asked
 
 
 def test_in_resp3_a_subscriber_may_do_everything(wire: Wire) -> None:
