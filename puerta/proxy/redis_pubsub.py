@@ -72,7 +72,7 @@ class Subscriptions:
         if session.over or upstream is None:
             return
         if not data:
-            session.end("backend_reset")
+            self.lost(place)
             return
         upstream.log.skip(upstream.log.size() - upstream.log.unsent())
         first = self.asked[place][0] if self.asked[place] else None
@@ -83,6 +83,14 @@ class Subscriptions:
             self.refused(place, first, data)
         else:
             self.pass_on(self.counted(place, first, data))
+
+    def lost(self, place: Any) -> None:
+        """A first subscription that is not confirmed yet fails; else the client must know that it may have missed messages."""
+        asked, self.asked[place] = self.asked[place], deque()
+        if self.counts[place] or len(asked) != 1 or isinstance(asked[0], bytes):
+            self.session.end("backend_reset")
+        else:
+            asked[0].finish(unavailable(self.session, asked[0].slot, None))
 
     def refused(self, place: Any, first: "Change | bytes | None", data: bytes) -> None:
         if isinstance(first, bytes):
@@ -266,19 +274,17 @@ def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if pubsub is not None:
         gone = pubsub.moving.forget(names) if sharded else []
         names = names or gone
-        wanted = (
-            {session.cluster.slots[slot]} if slot >= 0 else {place for place in pubsub.upstreams if place is not ANY}
-        )
-        places = [place for place in pubsub.upstreams if place in (wanted if sharded else {ANY})]
+        sharding = {session.cluster.slots[slot]} if slot >= 0 else set(pubsub.upstreams) - {ANY}
+        places = [place for place in pubsub.upstreams if place in (sharding if sharded else {ANY})]
     if places:
         Change(pubsub, spec, slot, resp.command(*arguments)).begin(places)
+        return True
+    said = nothing_to_end(session, spec, names)
+    if pubsub is None:
+        session.push(said)  # not a reply: CLIENT REPLY does not hold it back
     else:
-        said = nothing_to_end(session, spec, names)
-        if pubsub is None:
-            session.push(said)  # not a reply: CLIENT REPLY does not hold it back
-        else:
-            pubsub.pass_on(said)
-            pubsub.trim()
+        pubsub.pass_on(said)
+        pubsub.trim()
     return True
 
 
