@@ -16,7 +16,7 @@ from puerta.protocol.span import NameIndex
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.deadlines import Deadlines
 from puerta.proxy.redis_cluster import Cluster, Latencies
-from puerta.proxy.redis_opening import HEADER_SECONDS, Opening
+from puerta.proxy.redis_opening import HEADER_SECONDS
 from puerta.proxy.redis_tally import NodeCells
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter

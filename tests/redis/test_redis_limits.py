@@ -48,11 +48,9 @@ def front(cluster: ValkeyCluster, tmp_path_factory: pytest.TempPathFactory) -> I
     routes = [
         route("open", cluster),
         route("narrow", cluster, buffer=f"{BUFFER}B"),
-        route("reading", cluster, buffer=f"{BUFFER}B"),
-        route("huge", cluster, buffer="1GiB"),
+        route("huge", cluster, buffer="1GiB", call_timeout="300ms"),
         route("idle", cluster, idle_timeout="1s"),
-        route("few", cluster, connections=3),
-        route("hasty", cluster, call_timeout="300ms"),
+        route("few", cluster, connections=3, buffer=f"{BUFFER}B"),
     ]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384), hard))
@@ -187,7 +185,8 @@ def test_who_reads_gets_replies_of_any_length(front: Front, others: None) -> Non
         assert wire.ask("SET", "longest", value) == b"+OK\r\n"
     memory = Memory(front)
     wanted = b"$%d\r\n%s\r\n" % (len(value), value) + b"+PONG\r\n"
-    with clients(front, "reading", 3) as slow:
+    front.quiet("few")
+    with clients(front, "few", 3) as slow:
         for sock in slow:
             sock.sendall(request("GET", "longest") + request("PING"))
             received = bytearray()
@@ -196,7 +195,7 @@ def test_who_reads_gets_replies_of_any_length(front: Front, others: None) -> Non
                 assert chunk, f"the end, after {len(received)} bytes"
                 received += chunk
             assert received == wanted and memory.grown() < SLACK
-    front.counted("reading", output_limit=0)
+    front.counted("few", output_limit=0)
 
 
 def test_what_must_be_put_together_is_bounded(front: Front) -> None:
@@ -257,7 +256,7 @@ def test_who_only_trickles_is_idle(front: Front, others: None) -> None:
 def test_who_waits_on_purpose_is_not_late(front: Front, others: None) -> None:
     """For limits.call_timeout; nor is a subscriber that hears nothing, nor a WATCH."""
     with contextlib.ExitStack() as stack:
-        wires = [stack.enter_context(Wire(front.port("hasty"))) for _ in range(5)]
+        wires = [stack.enter_context(Wire(front.port("huge"))) for _ in range(5)]
         asked: list[tuple[str, ...]] = [
             ("BLPOP", "{w}list", "0"), ("XREAD", "BLOCK", "0", "STREAMS", "{w}stream", "$"), ("BZPOPMIN", "{w}set", "5"),
             ("SUBSCRIBE", "w"), ("WATCH", "{w}string"),
@@ -266,7 +265,7 @@ def test_who_waits_on_purpose_is_not_late(front: Front, others: None) -> None:
             wire.send(request(*command))
         assert wires[3].frame().startswith(b"*3") and wires[4].frame() == b"+OK\r\n"
         time.sleep(1.0)
-        other = stack.enter_context(Wire(front.port("hasty")))
+        other = stack.enter_context(Wire(front.port("huge")))
         other.pipeline([("RPUSH", "{w}list", "v"), ("XADD", "{w}stream", "*", "f", "v"), ("ZADD", "{w}set", "1", "v")])
         other.ask("PUBLISH", "w", "v")
         assert all(wire.frame()[:1] == b"*" for wire in wires[:4])
@@ -328,6 +327,7 @@ def test_subscribers_that_never_read(front: Front, others: None) -> None:
 
 
 def test_one_client_too_many_is_closed_at_once_and_counted(front: Front) -> None:
+    front.quiet("few")
     with clients(front, "few", 3) as first:
         for sock in first:
             sock.sendall(b"PING\r\n")
