@@ -37,8 +37,24 @@ def free_port(host: str = "127.0.0.1") -> int:
         port = 10000 + int.from_bytes(os.urandom(2), "big") % max(1, low - 10000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
-            return port
+            if reserved(port):
+                return port
     raise RuntimeError("no free port found")
+
+
+_reservations: list[socket.socket] = []
+
+
+def reserved(port: int) -> bool:
+    """No other process that asks for free ports is given this one while we live: a server binds it only later."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0puerta port {port}")  # an abstract name, which the kernel forgets with us
+    except OSError:
+        name.close()
+        return False
+    _reservations.append(name)
+    return True
 
 
 def accepts(host: str, port: int) -> bool:

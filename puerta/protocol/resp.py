@@ -227,7 +227,7 @@ _ESCAPES = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
 
 
 def inline_arguments(line: bytes) -> list[bytes] | None:
-    """Take an inline command apart; None when its quotes are unbalanced.
+    """Take an inline command, without its line end, apart; None when its quotes are unbalanced.
 
     As Valkey does (sds.c, sdssplitargs), where a word may go on behind a closing quote; Redis refuses that.
     """
@@ -258,7 +258,7 @@ def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int | None:
         byte = line[at]
         if byte == quote:
             return at + 1
-        if byte == 92 and at + 2 < len(line):  # before the last byte a backslash is one: Valkey lets the quote close
+        if byte == 92 and at + 2 < len(line):  # the last byte of a line is never escaped
             digits = line[at + 2 : at + 4]
             if quote == 39:
                 if line[at + 1] == 39:

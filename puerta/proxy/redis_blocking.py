@@ -30,13 +30,15 @@ def read_streams(session: Any, spec: Any, arguments: list[bytes]) -> bool:
 
 
 class Blocking:
-    """One such command. A node that did not execute it, because the slot moved, is left for the one that will."""
+    """One such command. A node that did not execute it, because the slot moved, is left for the one that will; so is one whose
+    connection is lost, when the command only reads."""
 
-    __slots__ = ("attempts", "call", "request", "session", "slot", "upstream")
+    __slots__ = ("attempts", "call", "readonly", "request", "session", "slot", "upstream")
 
     def __init__(self, session: Any, spec: Any, slot: int, request: bytes) -> None:
         self.session = session
         self.slot = slot
+        self.readonly = spec.readonly
         self.request = request
         self.attempts = 0
         self.upstream: Any = None
@@ -68,7 +70,8 @@ class Blocking:
         if upstream is None:
             return
         cluster.schedule(0, lambda: cluster.give_back(upstream, True))
-        if not reply.startswith(NOT_EXECUTED) or self.attempts >= cluster.config.max_redirects:
+        again = reply.startswith(NOT_EXECUTED) or (upstream.closed and self.readonly)
+        if not again or self.attempts >= cluster.config.max_redirects:
             self.finish(reply)
             return
         self.attempts += 1

@@ -39,6 +39,7 @@ cdef class Caller(Channel):
     cdef public object waited_by
     cdef public Py_ssize_t held
     cdef public Py_ssize_t most
+    cdef public Py_ssize_t low
     cdef public int protocol
     cdef public bint ended
     cdef public bint leaving

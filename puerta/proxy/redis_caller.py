@@ -79,8 +79,8 @@ class Caller(Channel):
 
     if not cython.compiled:
         __slots__ = (
-            "active", "ended", "farewell", "first", "first_byte", "held", "hopeless", "last", "leaving", "meter_out", "most",
-            "out", "pending", "protocol", "sent", "starved", "streaming", "waited_by",
+            "active", "ended", "farewell", "first", "first_byte", "held", "hopeless", "last", "leaving", "low", "meter_out",
+            "most", "out", "pending", "protocol", "sent", "starved", "streaming", "waited_by",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, most: int, meter_out: Any) -> None:
@@ -89,6 +89,7 @@ class Caller(Channel):
         self.closed = False
         self.queued = False
         self.most = most
+        self.low = min(LOW_WATER, most // 8)
         self.first: Any = None
         self.last: Any = None
         self.pending = 0
@@ -250,7 +251,7 @@ class Caller(Channel):
             if (self.leaving or self.ended) and self.first is None:
                 self.end(self.farewell)
                 return
-        if left < LOW_WATER:
+        if left < self.low:
             if self.waited_by is not None:
                 upstream = self.waited_by
                 self.waited_by = None

@@ -76,6 +76,11 @@ class Node:
         self.tally = Tally()
 
 
+def is_reached(node: Any) -> bool:
+    """It has a shared connection that works: what became of another does not speak against it."""
+    return any(upstream is not None and upstream.ready for upstream in (node.resp2, node.resp3))
+
+
 class Handshake:
     """Checks the replies to what a new connection says first (HELLO, AUTH, READONLY)."""
 
@@ -351,7 +356,8 @@ class Cluster:
             return
         if not node.gone:
             node.tally.losses += upstream.ready
-            self.node_failed(node, error, upstream.ready and self.loop.now - upstream.born > LIVED_SECONDS)
+            lived = self.loop.now - upstream.born > LIVED_SECONDS or is_reached(node)
+            self.node_failed(node, error, upstream.ready and lived)
         lost = b"-ERR the connection to node %s was lost\r\n" % node.id.encode()
         self.again.lost(upstream, reply or lost, not reply)
         if upstream.pushes is not None:

@@ -111,6 +111,8 @@ def decide(session: Any, state: State, arguments: list[bytes]) -> bool:
     if problem:
         if state.transaction is not None:
             state.transaction.reject(spec)
+        if spec is not None and spec.name == b"EXEC" and not problem.startswith(b"EXECABORT "):
+            problem = b"EXECABORT Transaction discarded because of: " + problem.removeprefix(b"ERR ")
         session.reply(resp.error(problem))
         return True
     if state.transaction is not None and state.transaction.queues(spec):

@@ -49,7 +49,9 @@ def unavailable(session: Any, slot: int, upstream: Any) -> bytes:
     """Why no node takes the command: in the words that cluster clients know."""
     if upstream is not None:
         return b"-ERR node %s is behind with its replies; try again\r\n" % upstream.node.id.encode()
-    node = session.cluster.slots[slot] if slot >= 0 else None
+    if slot < 0:
+        return b"-CLUSTERDOWN The cluster is down\r\n"
+    node = session.cluster.slots[slot]
     if node is None:
         return b"-CLUSTERDOWN Hash slot not served\r\n"
     return b"-CLUSTERDOWN node %s can't be reached\r\n" % node.id.encode()

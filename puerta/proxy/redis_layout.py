@@ -80,17 +80,24 @@ def prewarm(cluster: Any) -> None:
 
 
 def move(cluster: Any, slot: int, node: Any) -> None:
-    """An error said that the slot is there now."""
+    """An error said that the slot is there now. A replica that has its master's slot has taken its place, and all its slots:
+
+    nothing may ask both of them for their keys.
+    """
     before = cluster.slots[slot]
     cluster.route.count_redis("refresh_wanted", 1)
     if before is node:
         return
-    cluster.learned[slot] = (node, cluster.loop.now)
-    cluster.slots[slot] = node
+    moved = {slot}
+    if before is not None and node in before.replicas:
+        moved = {each for each, owner in enumerate(cluster.slots) if owner is before}
+    for each in moved:
+        cluster.learned[each] = (node, cluster.loop.now)
+        cluster.slots[each] = node
     cluster.found_masters = None
     for upstream in (before.resp2, before.resp3) if before is not None else cluster.connections:
         if upstream is not None:
-            upstream.fence_slots({slot})
+            upstream.fence_slots(moved)
 
 
 def learn(cluster: Any, line: bytes, origin: str) -> bool:

@@ -69,7 +69,10 @@ def leave(session: Any, spec: Any, arguments: list[bytes]) -> None:
 
 
 def reset(session: Any, spec: Any, arguments: list[bytes]) -> bytes:
-    session.state.reset()
+    state = session.state
+    skipped = state.silent and not state.muted
+    state.reset()
+    state.silent = skipped  # what CLIENT REPLY SKIP skips is this very reply
     return b"+RESET\r\n"
 
 

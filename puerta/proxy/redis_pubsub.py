@@ -13,6 +13,7 @@ from puerta.protocol import resp, slots
 from puerta.protocol.resp import elements
 from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import CROSSSLOT, unavailable, wait_turn
+from puerta.proxy.redis_moving import Moving
 
 PROBE = resp.command(b"PING", b"puerta")
 PROBED = (b"$6\r\npuerta\r\n", b"*2\r\n$4\r\npong\r\n$6\r\npuerta\r\n")
@@ -24,17 +25,19 @@ ANY = "any"
 
 
 class Subscriptions:
-    """The connections that bring a session its messages. `counts` are the subscriptions on each, `places` its node or ANY."""
+    """The connections that bring a session its messages, each by its place: its node, or ANY.
 
-    __slots__ = ("attempts", "counts", "held", "held_size", "moving", "probes", "session", "upstreams")
+    `counts` are the subscriptions on each, `asked` what is under way on it: commands of the client, and channels that moved.
+    """
+
+    __slots__ = ("asked", "counts", "held", "held_size", "moving", "session", "upstreams")
 
     def __init__(self, session: Any) -> None:
         self.session = session
         self.upstreams: dict[Any, Any] = {}
         self.counts: dict[Any, int] = {}
-        self.probes: dict[Any, deque[Change]] = {}
-        self.moving: set[bytes] = set()
-        self.attempts = 0
+        self.asked: dict[Any, deque[Change | bytes]] = {}
+        self.moving = Moving(self)
         self.held: list[bytes] = []
         self.held_size = 0
 
@@ -46,7 +49,7 @@ class Subscriptions:
             if upstream is not None:
                 self.upstreams[place] = upstream
                 self.counts[place] = 0
-                self.probes[place] = deque()
+                self.asked[place] = deque()
                 upstream.pushes = lambda data: self.received(place, data)
         if upstream is None:
             return False
@@ -54,10 +57,11 @@ class Subscriptions:
         self.session.loop.later(upstream)
         return True
 
-    def ask(self, change: "Change", place: Any, node: Any) -> bool:
-        if not self.send(place, node, change.request + PROBE):
+    def ask(self, what: "Change | bytes", place: Any, node: Any) -> bool:
+        request = resp.command(b"SSUBSCRIBE", what) if isinstance(what, bytes) else what.request + PROBE
+        if not self.send(place, node, request):
             return False
-        self.probes[place].append(change)
+        self.asked[place].append(what)
         return True
 
     # -- what comes back
@@ -68,26 +72,34 @@ class Subscriptions:
         if session.over or upstream is None:
             return
         if not data:
-            session.end("backend_reset")
+            self.lost(place)
             return
         upstream.log.skip(upstream.log.size() - upstream.log.unsent())
-        if data in PROBED:
-            self.probes[place].popleft().confirmed(place)
+        first = self.asked[place][0] if self.asked[place] else None
+        if data in PROBED and isinstance(first, Change):
+            self.asked[place].popleft()
+            first.confirmed(place)
         elif data[:1] == b"-":
-            self.refused(place, data)
+            self.refused(place, first, data)
         else:
-            self.pass_on(self.counted(place, data))
+            self.pass_on(self.counted(place, first, data))
 
-    def refused(self, place: Any, data: bytes) -> None:
-        redirect = slots.parse_redirect(data)
-        slot = redirect[1] if redirect is not None else -1
-        if self.moving and (redirect is None or any(slots.slot_of(channel) == slot for channel in self.moving)):
-            self.session.cluster.learn(data, place.host)
-            self.resubscribe_soon()
-        if self.probes[place]:
-            self.probes[place][0].refusal = data
+    def lost(self, place: Any) -> None:
+        """A first subscription that is not confirmed yet fails; else the client must know that it may have missed messages."""
+        asked, self.asked[place] = self.asked[place], deque()
+        if self.counts[place] or len(asked) != 1 or isinstance(asked[0], bytes):
+            self.session.end("backend_reset")
+        else:
+            asked[0].finish(unavailable(self.session, asked[0].slot, None))
 
-    def counted(self, place: Any, data: bytes) -> bytes:
+    def refused(self, place: Any, first: "Change | bytes | None", data: bytes) -> None:
+        if isinstance(first, bytes):
+            self.asked[place].popleft()
+            self.moving.refused(first, data, place.host)
+        elif first is not None:
+            first.refusal = data
+
+    def counted(self, place: Any, first: "Change | bytes | None", data: bytes) -> bytes:
         """What the client is to see of a message: confirmations carry the number of subscriptions it has left."""
         if b"subscribe\r\n" not in data[:32]:
             return data
@@ -99,26 +111,27 @@ class Subscriptions:
         if place is ANY:
             return data
         channel = parts[1].partition(b"\r\n")[2][:-2]
-        if kind == b"sunsubscribe" and not (self.probes[place] and self.probes[place][0].removes):
+        if kind == b"sunsubscribe" and not (isinstance(first, Change) and first.removes):
             self.moving.add(channel)
-            self.attempts = 0
-            self.resubscribe_soon()
             return b""
-        if kind == b"ssubscribe" and channel in self.moving:
-            self.moving.discard(channel)
-            self.session.cluster.schedule(0, self.trim)
+        if kind == b"ssubscribe" and isinstance(first, bytes):
+            self.asked[place].popleft()
+            self.moving.confirmed(channel)
             return b""
         return data[: len(data) - len(parts[2])] + resp.integer(self.shard_channels())
 
     def shard_channels(self) -> int:
-        return sum(count for place, count in self.counts.items() if place is not ANY) + len(self.moving)
+        return sum(count for place, count in self.counts.items() if place is not ANY) + len(self.moving.channels)
 
     # -- to the client, never into the middle of a reply that is being streamed
 
     def pass_on(self, data: bytes) -> None:
         if not data:
             return
-        if not self.session.streaming and not self.held:
+        if self.session.protocol == 2 and data[:1] == b">":  # it said HELLO 2 since it subscribed
+            data = resp.array([b"$-1\r\n" if part == b"_\r\n" else part for part in elements(data)])
+        if not self.session.streaming:
+            self.let_out()
             self.session.push(data)
             return
         if not self.held:
@@ -129,43 +142,26 @@ class Subscriptions:
             self.session.overflow()
 
     def release(self) -> None:
-        if self.session.over:
+        if self.session.over or not self.held:
             return
         if self.session.streaming:
             self.session.cluster.schedule(RETRY_SECONDS, self.release)
-            return
+        else:
+            self.let_out()
+
+    def let_out(self) -> None:
         held, self.held = self.held, []
         self.held_size = 0
         for data in held:
             self.session.push(data)
 
-    # -- shard channels whose slot moved
-
-    def resubscribe_soon(self) -> None:
-        """At the node that has the slot now. After a few attempts the client's connection ends, so that it knows."""
-        self.attempts += 1
-        if self.attempts > 2 * self.session.cluster.config.max_redirects:
-            self.session.end("backend_reset")
-            return
-        self.session.cluster.schedule(0 if self.attempts == 1 else RETRY_SECONDS, self.resubscribe)
-
-    def resubscribe(self) -> None:
-        if self.session.over:
-            return
-        cluster = self.session.cluster
-        for channel in self.moving:
-            node = cluster.owner(slots.slot_of(channel))
-            if not self.send(node, node, resp.command(b"SSUBSCRIBE", channel)):
-                self.resubscribe_soon()
-                return
-
     # -- the end
 
     def trim(self) -> None:
         """Give back the connections without subscriptions; without any, the session is no subscriber any more."""
-        if self.moving or self.session.over:
+        if self.moving.channels or self.session.over:
             return
-        for place in [place for place, count in self.counts.items() if not count and not self.probes[place]]:
+        for place in [place for place, count in self.counts.items() if not count and not self.asked[place]]:
             self.let_go(place, True)
         if not self.upstreams and self.session.state.pubsub is self:
             self.session.state.pubsub = None
@@ -177,7 +173,7 @@ class Subscriptions:
 
     def let_go(self, place: Any, clean: bool) -> None:
         upstream = self.upstreams.pop(place)
-        del self.counts[place], self.probes[place]
+        del self.counts[place], self.asked[place]
         upstream.pushes = None
         cluster = self.session.cluster
         cluster.schedule(0, lambda: cluster.give_back(upstream, clean))
@@ -274,16 +270,21 @@ def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if not wait_turn(session):
         return False
     pubsub = session.state.pubsub
-    places = []
+    names, places = arguments[1:], []
     if pubsub is not None:
-        wanted = (
-            {session.cluster.slots[slot]} if slot >= 0 else {place for place in pubsub.upstreams if place is not ANY}
-        )
-        places = [place for place in pubsub.upstreams if place in (wanted if sharded else {ANY})]
+        gone = pubsub.moving.forget(names) if sharded else []
+        names = names or gone
+        sharding = {session.cluster.slots[slot]} if slot >= 0 else set(pubsub.upstreams) - {ANY}
+        places = [place for place in pubsub.upstreams if place in (sharding if sharded else {ANY})]
     if places:
         Change(pubsub, spec, slot, resp.command(*arguments)).begin(places)
+        return True
+    said = nothing_to_end(session, spec, names)
+    if pubsub is None:
+        session.push(said)  # not a reply: CLIENT REPLY does not hold it back
     else:
-        session.reply(nothing_to_end(session, spec, arguments[1:]))
+        pubsub.pass_on(said)
+        pubsub.trim()
     return True
 
 

@@ -177,11 +177,17 @@ class RedisRouteRunner:
                 self.index.add(spec.name, table.usual(spec))
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
-        """End up to `most` sessions that have nothing under way and moved no byte for `seconds`; returns how many."""
+        """End up to `most` sessions that have nothing under way and did nothing for `seconds`; returns how many.
+
+        A command that arrives byte by byte does not keep its client from being idle, but is waited for by who drains.
+        """
         quiet = [
             session
             for session in self.sessions
-            if session.first is None and now - session.active >= seconds and not session.state.waits_alone()
+            if session.first is None
+            and now - session.active >= seconds
+            and not session.state.waits_alone()
+            and (session.input is None or reason == "idle_timeout")
         ]
         for session in quiet[:most]:
             session.end(reason)

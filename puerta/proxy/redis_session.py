@@ -31,6 +31,9 @@ from puerta.protocol import resp
 from puerta.proxy import redis_commands, redis_forward
 
 READ = cython.declare(cython.Py_ssize_t, 64 << 10)
+TRICKLE = cython.declare(cython.Py_ssize_t, 64 << 10)
+"""Bytes of one command that count as another sign of life: who sends less in all that time is as good as idle."""
+
 MOST_UNREAD = cython.declare(cython.Py_ssize_t, 1 << 20)
 """Bytes waiting for the client above which no new commands are taken."""
 
@@ -123,7 +126,8 @@ class RedisSession(Caller):
             return self.nothing_read(got)
         self.received += got
         self.meter_in.total += got
-        self.active = self.loop.now
+        if self.input is None or self.received // TRICKLE != (self.received - got) // TRICKLE:
+            self.active = self.loop.now
         if self.input is not None and not large:
             self.input.extend(buffer.data, buffer.start, got)
             buffer.skip(got)
@@ -281,7 +285,7 @@ class RedisSession(Caller):
         return 1 if taken else 0
 
     def inline(self, line: bytes) -> bool:
-        arguments = resp.inline_arguments(line)
+        arguments = resp.inline_arguments(line.removesuffix(b"\n").removesuffix(b"\r"))
         if arguments is None:
             self.protocol_error(b"unbalanced quotes in request")
             return True

@@ -42,6 +42,7 @@ cdef class Upstream(Channel):
     cdef public Py_ssize_t in_flight
     cdef public Py_ssize_t forwarded
     cdef public Py_ssize_t room
+    cdef public Py_ssize_t high
     cdef public Py_ssize_t most
     cdef public Caller slow
     cdef public bint ready

@@ -32,7 +32,7 @@ STREAM = cython.declare(cython.Py_ssize_t, 32 << 10)
 """A reply longer than this is passed on to the client at the head of its queue while it still arrives."""
 
 HIGH_WATER = cython.declare(cython.Py_ssize_t, 1 << 20)
-"""Bytes waiting for a slow client from which on its upstream is not read ..."""
+"""Bytes waiting for a slow client from which on its upstream is not read (less, so that it keeps within a small limit) ..."""
 
 PATIENCE = 0.2
 """... but while others wait behind the same reply, only for so many seconds in all. Then the reply is held for the client ..."""
@@ -72,9 +72,9 @@ class Upstream(Channel):
 
     if not cython.compiled:
         __slots__ = (
-            "born", "cluster", "first", "forwarded", "heard", "hung", "in_flight", "input", "last", "latencies", "log", "most",
-            "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared", "since",
-            "slow", "tally",
+            "born", "cluster", "first", "forwarded", "heard", "high", "hung", "in_flight", "input", "last", "latencies", "log",
+            "most", "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared",
+            "since", "slow", "tally",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
@@ -98,8 +98,9 @@ class Upstream(Channel):
         self.slow: Any = None
         self.in_flight = 0
         self.forwarded = 0
-        self.room = READ
         self.most = cluster.most
+        self.high = min(HIGH_WATER, self.most // 4)
+        self.room = min(READ, self.high)
         self.ready = False
         self.hung = False
         self.patience = PATIENCE
@@ -177,7 +178,7 @@ class Upstream(Channel):
             if got < room:
                 if not self.hung:
                     return 0
-            elif room < MOST_READ:
+            elif room < MOST_READ and room * 2 + STREAM + self.high <= self.most:
                 self.room = room * 2
         self.loop.again(self)
         return 0
@@ -268,7 +269,7 @@ class Upstream(Channel):
             caller.stream(call, buffer.data, buffer.start, size)
             if (
                 caller.out is not None
-                and caller.out.size() > HIGH_WATER
+                and caller.out.size() > self.high
                 and caller.waited_by is None
                 and not caller.hopeless
             ):
@@ -301,7 +302,7 @@ class Upstream(Channel):
     def resume(self) -> None:
         """The slow client took enough, or left: read on, in a turn of its own."""
         self.slow = None
-        self.patience = min(PATIENCE, self.patience - (self.loop.now - self.since) + HIGH_WATER / SLOWEST)
+        self.patience = min(PATIENCE, self.patience - (self.loop.now - self.since) + self.high / SLOWEST)
         if not self.closed:
             self.loop.again(self)
 

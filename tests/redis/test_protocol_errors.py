@@ -54,6 +54,7 @@ BAD = {
     "unbalanced quotes": b'ECHO "abc\r\n',
     "unbalanced single quotes": b"ECHO 'abc\r\n",
     "an open quote in a word": b'ECHO a"b\r\n',
+    "an escaped quote and a blank": b'ECHO "\\" \r\n',
 }
 
 FINE = {
@@ -64,6 +65,7 @@ FINE = {
     "inline with quotes": b'ECHO "a b\\x41\\n\\"\\\\"\r\nECHO \'it\\\'s\'\r\nECHO ""\r\n',
     "inline and not": b"PING\r\n" + PING + b"PING\r\n" + request("ECHO", "x") + b"ECHO y\n",
     "quotes within words": b'ECHO "abc"def\r\nECHO a"b c"\'d\'\r\nECHO ""a\r\n',
+    "an escape at the end is none": b"ECHO \"\\\"\r\nECHO '\\'\nECHO '\\''\r\n",
     "an empty command": b"*1\r\n$0\r\n\r\n" + PING,
     "inline blank": b"   \r\nPING\r\n",
     "unknown commands": request("NO\r\nSUCH", "a\r\nb", b"\0\xff") + request("x" * 200, "y" * 200) + PING,
@@ -89,6 +91,7 @@ UNKNOWN = {
     "long bulk": b"*2\r\n$4\r\nECHO\r\n$16385\r\n",
     "unknown command": request("NOSUCH"),
     "wrong arity": request("GET"),
+    "exec": request("EXEC") + request("EXEC", "x"),
     "before": PING + request("GET", "a") + request("SELECT", "0") + request("CLIENT", "ID") + request("MULTI"),
     "inline": b"PING\r\nGET a\r\n",
     "wrong password": request("AUTH", "x")

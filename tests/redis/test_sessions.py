@@ -114,6 +114,8 @@ def test_reset_ends_the_muted_state_and_the_resp2_subscriber(wire: Wire) -> None
     assert said[1:] == [b"+RESET\r\n", b"$-1\r\n"]
     wire.send(request("CLIENT", "REPLY", "OFF") + request("PING") + request("RESET") + request("PING"))
     assert wire.frames(2) == [b"+RESET\r\n", b"+PONG\r\n"]
+    wire.send(request("CLIENT", "REPLY", "SKIP") + request("RESET") + request("ECHO", "x"))
+    assert wire.frame() == b"$1\r\nx\r\n"
 
 
 @pytest.mark.parametrize(
