@@ -112,6 +112,8 @@ class Exec:
             lambda: self.resume(asked),
             0.0 if known else RETRY_SECONDS * self.attempts,
         )
+        if not known:
+            cluster.again.doubt(upstream, self.main, self.session, self.slot, self.refusal)
         return True
 
     def resume(self, asked: Any) -> None:

@@ -6,19 +6,19 @@ whose bytes did not all leave us was not either. A call that was sent and not an
 
 Order: from the first call on that is sent again, its session takes no new command (it is fenced), and its calls on one slot
 that are sent again form a *lane*: each waits until the one before it is done. So a chain of redirections, each of which may
-lead somewhere else, can't let one of them overtake another.
+lead somewhere else, can't let one of them overtake another. What may get ahead of a call that was put off: see `redis_lane`.
 """
 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from puerta.protocol import slots
 from puerta.proxy import redis_layout
 from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, unavailable
+from puerta.proxy.redis_lane import Lane, Send, Witness
 
 FIRST_RETRY = 0.02
 """Seconds before a call is sent again that the cluster was not ready for; doubled each time ..."""
@@ -36,22 +36,10 @@ TOO_MANY = b"-ERR too many cluster redirections\r\n"
 UNKNOWN_NODE = b"-CLUSTERDOWN the slot's node is not known yet\r\n"
 LATER = (b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ", b"-READONLY ", b"-TRYAGAIN ")
 
-Send = Callable[[], object]
-
 
 def pause(attempts: int) -> float:
     """Seconds to wait after so many attempts in vain."""
     return min(MOST_RETRY, FIRST_RETRY * float(2**attempts))
-
-
-class Lane:
-    """Calls of one session on one slot, the first of which is under way again."""
-
-    __slots__ = ("key", "waiting")
-
-    def __init__(self, key: tuple[Any, int]) -> None:
-        self.key = key
-        self.waiting: deque[tuple[Any, Send]] = deque()
 
 
 class Resender:
@@ -77,6 +65,7 @@ class Resender:
         elif line.startswith(LATER):
             cluster.route.count_redis("tryagain" if line.startswith(b"-TRYAGAIN ") else "refresh_wanted", 1)
             self.later(call, request, upstream.protocol, line)
+            self.doubt(upstream, call, call.caller, call.slot, line)
         else:
             cluster.measure(call)
             self.failed(call, line)
@@ -169,13 +158,16 @@ class Resender:
     def queue(self, call: Any, session: Any, slot: int, send: Send, delay: float = 0.0) -> None:
         """`send` the call when every earlier one of its session and slot that is sent again is done, and after `delay`."""
         session.fence()
+        if isinstance(call.gather, Witness):
+            call.gather = call.gather.dismiss()
         if call not in self.turns:
             key = (session, slot)
             lane = self.lanes.get(key)
             if lane is not None:
                 lane.waiting.append((call, send))
                 return
-            self.lanes[key] = self.turns[call] = Lane(key)
+            self.lanes[key] = self.turns[call] = Lane(key, call)
+        self.turns[call].resting = delay > 0
         if delay:
             self.put_off(delay, call, send)
         else:
@@ -190,6 +182,7 @@ class Resender:
             following, send = lane.waiting.popleft()
             if following.caller is not None:
                 self.turns[following] = lane
+                lane.head, lane.resting = following, False
                 send()
                 return
         del self.lanes[lane.key]
@@ -202,6 +195,22 @@ class Resender:
             del self.lanes[lane.key]
             for following, _ in lane.waiting:
                 self.deliver(following, reply)
+
+    def doubt(self, upstream: Any, call: Any, session: Any, slot: int, reply: bytes) -> None:
+        """The call was put off: is anything on its way, behind it, that may be executed before it?"""
+        lane = self.lanes.get((session, slot))
+        if lane is not None:
+            lane.doubt(upstream, call, reply, self)
+
+    def overtaken(self, lane: Lane) -> None:
+        """A later call may have been executed: it is too late for those of the lane that are not under way."""
+        if self.lanes.get(lane.key) is not lane:
+            return
+        waiting, lane.waiting = lane.waiting, deque()
+        if lane.resting:
+            self.failed(lane.head, lane.reply)
+        for call, _ in waiting:
+            self.deliver(call, lane.reply)
 
     def deliver(self, call: Any, reply: bytes) -> None:
         """An answer that did not come off the wire as it is, or not now."""
@@ -223,9 +232,13 @@ class Resender:
         try:
             while self.delayed and self.delayed[0][0] <= self.cluster.loop.now:
                 _, _, call, send = heapq.heappop(self.delayed)
-                if call.caller is None:
+                lane = self.turns.get(call)
+                if lane is None or call.caller is None:
                     self.settled(call)
+                elif lane.doubts:
+                    self.put_off(FIRST_RETRY, call, send)
                 else:
+                    lane.resting = False
                     send()
         finally:
             self.awake = bool(self.delayed)
