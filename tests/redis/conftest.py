@@ -1,7 +1,9 @@
 """A real cluster with Puerta before it, and a single server of the same binary to compare with."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -9,6 +11,8 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port
+from tests.redis.nodes import Nodes
+from tests.redis.stage import Stage
 from tests.redis.wire import Wire, request, until
 
 PASSWORD = "open sesame"
@@ -112,3 +116,14 @@ def client(front: Front, wire: Wire) -> Iterator["redis.Redis[bytes]"]:
     """redis-py, in RESP2."""
     with redis.Redis(port=front.port, protocol=2, socket_timeout=20) as made:
         yield made
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    """Starts Puerta before a cluster of the test's own that does as it is told; once in a test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(nodes: Nodes | None = None, more: str = "", **options: Any) -> Stage:
+            return stack.enter_context(Stage(tmp_path, nodes or Nodes(), more, **options))
+
+        yield make
