@@ -80,6 +80,7 @@ def move(cluster: Any, slot: int, node: Any) -> None:
         return
     cluster.learned[slot] = (node, cluster.loop.now)
     cluster.slots[slot] = node
+    node.deposed = 0.0  # it is in office, whatever it was in the last layout
     cluster.found_masters = None
     for upstream in (before.resp2, before.resp3) if before is not None else cluster.connections:
         if upstream is not None:
