@@ -37,6 +37,9 @@ LIVED_SECONDS = 1.0
 DEPOSED_SECONDS = 1.0
 """A node that is no master any more, or down, has so long to end what waits on it by itself."""
 
+VANISHED_SECONDS = 30.0
+"""A node that takes none of our bytes for so long is given up: new connections may reach what has taken its place."""
+
 TICKS_A_SECOND = 10
 COMPLAINT_SECONDS = 5.0
 
@@ -331,7 +334,9 @@ class Cluster:
     # -- failures
 
     def upstream_ready(self, upstream: Upstream) -> None:
+        """It is connected. Of a machine that vanishes no packet tells: the kernel is to ask it, and to believe its silence."""
         upstream.node.failed_until = 0.0
+        native.keep_alive(upstream.fd, int(1000 * max(VANISHED_SECONDS, self.config.limits.call_timeout)))
 
     def node_failed(self, node: Node, error: int, lived: bool) -> None:
         """A connect failed or a connection was lost: have the cluster looked at, and leave the node alone for a moment."""
