@@ -90,9 +90,9 @@ class Peer:
     open: bool = True
 
     def close(self, reset: bool = False) -> None:
-        if reset:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            if reset:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def send(self, data: bytes) -> None:
@@ -101,9 +101,10 @@ class Peer:
 
 
 class Node:
-    """One server. `peers` are the connections that Puerta's workers made, `ran` all they said, with the connection.
+    """One server. `peers` are the connections to it, `ran` is all that workers said on theirs, with the connection.
 
-    `frozen` nodes read nothing while the event is clear; `places`, when set, is this node's own opinion of the cluster.
+    While `flowing` is clear it is frozen: it accepts, and answers nothing. `places`, when set, is this node's own opinion
+    of the cluster; `receive` bounds what the kernel takes for it.
     """
 
     def __init__(self, cluster: "Nodes", number: int, host: str = "127.0.0.1", receive: int = 0) -> None:
@@ -164,8 +165,8 @@ class Node:
         data = b""
         with peer.socket, contextlib.suppress(OSError):
             while True:
-                self.flowing.wait()
                 chunk = peer.socket.recv(1 << 16)
+                self.flowing.wait()
                 if not chunk:
                     break
                 found, data = commands(data + chunk)
@@ -219,6 +220,8 @@ class Node:
                 return array([bulk(memory.get(key)) for key in words[1:]])
             if name == b"SET":
                 memory[words[1]] = words[2]
+            elif name == b"MSET":
+                memory.update(zip(words[1::2], words[2::2], strict=True))
             elif name == b"APPEND":
                 memory[words[1]] = memory.get(words[1], b"") + words[2]
                 return b":%d\r\n" % len(memory[words[1]])

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.harness import Running, free_port, wait_for
-from tests.redis.nodes import Nodes, Words
+from tests.redis.nodes import Nodes
 from tests.redis.wire import Wire, decoded
 
 CONFIG = """
@@ -20,18 +20,22 @@ routes:
 
 
 class Stage:
-    """One route with one worker, in front of `nodes`; `more` are options of the route. A context manager."""
+    """One route with one worker, in front of `nodes`; `more` are options of the route. A context manager.
 
-    def __init__(self, directory: Path, nodes: Nodes, more: str = "", seeds: str = "", wait: bool = True) -> None:
-        self.nodes, self.port, self.wait = nodes, free_port(), wait
+    `down`: no node runs at the start.
+    """
+
+    def __init__(self, directory: Path, nodes: Nodes, more: str = "", seeds: str = "", down: bool = False) -> None:
+        self.nodes, self.port, self.down = nodes, free_port(), down
         text = CONFIG.format(port=self.port, more=more, seeds=seeds or nodes[0].address)
         self.running = Running(directory, text)
         self.wires: list[Wire] = []
 
     def __enter__(self) -> "Stage":
-        self.nodes.__enter__()
+        if not self.down:
+            self.nodes.__enter__()
         self.running.start().wait_ready()
-        if self.wait:
+        if not self.down:
             masters = sum(bool(place.slots) for place in self.nodes.places)
             wait_for(lambda: self.info().get("cluster_masters") == masters, "the layout is known")
         return self
@@ -60,15 +64,3 @@ class Stage:
             lines = decoded(wire.ask("INFO", "puerta")).decode().splitlines()
         found = dict(line.split(":", 1) for line in lines if ":" in line)
         return {name: int(value) for name, value in found.items() if value.isdigit()}
-
-    def settled(self) -> None:
-        """Until the worker has taken over what the nodes say now."""
-        masters = {place.node.id for place in self.nodes.places if place.slots}
-        assert masters
-        version = self.running.text().count("cluster cache: ")
-        wait_for(lambda: self.running.text().count("cluster cache: ") > version, "a new layout")
-
-
-def only(heard: list[Words], *names: bytes) -> list[Words]:
-    """Those of what a node heard whose command is one of these."""
-    return [words for words in heard if words[0].upper() in names]

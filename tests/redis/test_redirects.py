@@ -183,6 +183,26 @@ def test_a_node_that_was_never_seen_before(stage: Staged) -> None:
     assert new.said() == [[b"SET", key, b"1"], [b"GET", key]]
 
 
+def test_a_node_without_slots_is_in_office_when_a_redirection_says_so(stage: Staged) -> None:
+    """Before the next layout does: what waits there in a connection of its own is not taken for left behind."""
+    nodes = Nodes()
+    spare = nodes.add()
+    one = stage(nodes)
+    key = next(nodes.keys(0))
+    nodes[0].script = lambda peer, words: moved(key, spare) if key in words else None
+
+    def script(peer: Peer, words: Words) -> bytes | None:
+        if words[0] != b"BLPOP":
+            return None
+        time.sleep(0.4)
+        return array([bulk(key), bulk("v")])
+
+    spare.script = script
+    time.sleep(1.1)  # longer than a node that lost its office may keep such connections
+    wire = one.connect()
+    assert wire.ask("BLPOP", key, "0") == array([bulk(key), bulk("v")])
+
+
 def test_a_server_that_is_none_of_the_cluster_is_never_called(stage: Staged) -> None:
     """A client's own script can make such an error."""
     nodes = Nodes()
