@@ -435,6 +435,7 @@ class Cluster:
                 return
             if call.caller is not None or call.gather is not None:
                 self.route.count_redis("timeouts", 1)
+                self.route.count_redis("refresh_wanted", 1)  # a node that hangs may have been replaced
                 caller = call.caller
                 self.again.failed(call, b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode())
                 if caller is not None:
