@@ -154,6 +154,7 @@ def test_a_lost_master_is_replaced_under_load(
             client.turn()
             assert not client.errors
             client.check_lists(died - 0.5, back + (1.0 if freeze else 0.0))
+            client.wire.close()
         assert "Traceback" not in running.text()
     if freeze:
         victim.signal(signal.SIGCONT)

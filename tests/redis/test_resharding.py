@@ -141,4 +141,5 @@ def test_a_thousand_slots_move_under_load(cluster: ValkeyCluster, tmp_path: Path
             for client in clients:
                 said = wire.pipeline([("GETRANGE", f"{key}t", 0, -1) for key in client.keys])
                 assert said == [client.bulk(client.texts[key]) for key in client.keys]
+                client.wire.close()
         assert int(counts["redirects_moved"]) > 100 and int(counts["redirects_ask"]) > 100, text
