@@ -15,8 +15,6 @@ from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Place, Words, bulk
 from tests.redis.stage import Stage
 from tests.redis.wire import request
 
-pytestmark = pytest.mark.dataplane
-
 Staged = Callable[..., Stage]
 
 
@@ -36,6 +34,7 @@ def in_time(condition: Callable[[], object], what: str, seconds: float) -> None:
 # -- calls in flight
 
 
+@pytest.mark.dataplane
 def test_a_node_that_dies_with_a_hundred_calls_in_flight(stage: Staged) -> None:
     """Of ten clients: what only reads is asked again, what may have been executed is not, and all connections stay."""
     nodes = Nodes()
@@ -64,6 +63,7 @@ def test_a_node_that_dies_with_a_hundred_calls_in_flight(stage: Staged) -> None:
     assert len(nodes[0].said(b"APPEND")) == 60, "no write was sent twice"
 
 
+@pytest.mark.dataplane
 def test_what_had_not_left_is_sent_again(stage: Staged) -> None:
     """Even if it writes; the request of which only a part had left, too. What had left is not."""
     nodes = Nodes(receive=4096)
@@ -86,6 +86,7 @@ def test_what_had_not_left_is_sent_again(stage: Staged) -> None:
     assert wire.ask("APPEND", keys[0], "") in (b":0\r\n", b":262144\r\n")
 
 
+@pytest.mark.dataplane
 def test_a_node_that_dies_within_a_reply(stage: Staged) -> None:
     """The client that has a part of it must not take it for the whole: its connection ends. Nobody else's does."""
     nodes = Nodes()
@@ -143,6 +144,7 @@ def test_a_node_that_dies_within_a_short_reply(stage: Staged) -> None:
     assert wire.ask("GET", key) == bulk("y" * 1000)
 
 
+@pytest.mark.dataplane
 def test_a_part_on_a_lost_node_fails_the_whole_only_if_it_wrote(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)
@@ -166,6 +168,7 @@ def test_a_part_on_a_lost_node_fails_the_whole_only_if_it_wrote(stage: Staged) -
 # -- time
 
 
+@pytest.mark.dataplane
 def test_a_late_reply_is_nobody_s(stage: Staged) -> None:
     """One command takes too long: its client is told. What others have on the same connection gets its own reply."""
     nodes = Nodes()

@@ -14,8 +14,6 @@ from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Script, Words, array, 
 from tests.redis.stage import Stage
 from tests.redis.wire import request
 
-pytestmark = pytest.mark.dataplane
-
 Staged = Callable[..., Stage]
 
 MORE_TRIES = 5
@@ -42,6 +40,7 @@ def three_keys(nodes: Nodes) -> list[bytes]:
 # -- order
 
 
+@pytest.mark.dataplane
 def test_a_redirected_reply_stands_where_its_command_stood(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)
@@ -57,6 +56,7 @@ def test_a_redirected_reply_stands_where_its_command_stood(stage: Staged) -> Non
         nodes[1].ran.clear()
 
 
+@pytest.mark.dataplane
 def test_no_later_command_overtakes_a_redirected_one(stage: Staged) -> None:
     """The old owner takes its time for each MOVED, and the second to be asked sends the first call on to a third."""
     nodes = Nodes()
@@ -105,6 +105,7 @@ def test_one_client_s_commands_for_a_node_share_one_connection(stage: Staged) ->
 # -- ASK
 
 
+@pytest.mark.dataplane
 def test_asking_goes_before_each_and_nothing_is_learned(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)
@@ -119,6 +120,7 @@ def test_asking_goes_before_each_and_nothing_is_learned(stage: Staged) -> None:
     assert one.info()["redirects_ask"] == 5 and one.info()["redirects_moved"] == 0
 
 
+@pytest.mark.dataplane
 def test_nobody_comes_between_asking_and_its_command(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)
@@ -233,6 +235,7 @@ def test_redirections_to_nowhere(stage: Staged) -> None:
 # -- bounds
 
 
+@pytest.mark.dataplane
 def test_nodes_that_send_a_call_in_circles(stage: Staged) -> None:
     """One error at the end of so many hops; the calls behind it of the same slot end with it, others don't notice."""
     nodes = Nodes()
@@ -309,6 +312,7 @@ def test_not_now_is_asked_again_in_order_and_then_passed_on(stage: Staged) -> No
     assert len([peer for peer in nodes[0].peers if not peer.health]) == 1, "the connection was never in doubt"
 
 
+@pytest.mark.dataplane
 def test_what_was_put_off_is_not_done_after_a_later_command(stage: Staged) -> None:
     """A node that was not ready for a command may be for the next, which is on its way already. The first would come
     too late then: its client is told, as by the node itself. Reads may change places."""
@@ -351,6 +355,7 @@ def test_what_was_put_off_waits_for_what_is_on_its_way_behind_it(stage: Staged) 
     assert nodes[0].said(b"SET") == [[b"SET", key, b"1"], [b"SET", key, b"2"]]
 
 
+@pytest.mark.dataplane
 def test_a_transaction_is_not_done_after_a_later_command_either_nor_before_an_earlier(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)
@@ -401,6 +406,7 @@ def test_errors_within_a_reply_are_part_of_it(stage: Staged) -> None:
 # -- a part of a command
 
 
+@pytest.mark.dataplane
 def test_only_the_part_that_was_refused_is_asked_again(stage: Staged) -> None:
     nodes = Nodes()
     one = stage(nodes)

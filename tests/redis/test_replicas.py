@@ -15,8 +15,6 @@ from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Words, array, bulk, mo
 from tests.redis.stage import CONFIG, Stage
 from tests.redis.wire import Wire, decoded, request
 
-pytestmark = pytest.mark.dataplane
-
 Staged = Callable[..., Stage]
 
 REPLICAS = "read_from: replicas"
@@ -27,6 +25,7 @@ def begun(node: Node) -> list[list[Words]]:
     return [peer.said for peer in node.peers if not peer.health]
 
 
+@pytest.mark.dataplane
 def test_readonly_comes_first_on_every_connection_to_a_replica(stage: Staged) -> None:
     """Behind HELLO and AUTH; again on connections that replace lost ones; and on none to a master."""
     nodes = Nodes(2, 1)
@@ -124,6 +123,7 @@ def test_a_replica_that_sends_away_or_is_not_ready(stage: Staged) -> None:
     assert wire.ask("MGET", away, loading, far) == array([bulk(b"of " + key) for key in (away, loading, far)])
 
 
+@pytest.mark.dataplane
 def test_without_its_replica_a_master_answers_reads(stage: Staged) -> None:
     """Also those that were in flight when the replica died."""
     nodes = Nodes(2, 1)
