@@ -137,8 +137,9 @@ class Exec:
         self.session.cluster.again.settled(main)
 
     def caller_left(self) -> None:
-        self.main = None
+        main, self.main = self.main, None
         self.let_go(False)
+        self.session.cluster.again.settled(main)
 
     def let_go(self, clean: bool) -> None:
         """EXEC ends every watch, whatever it answers."""
