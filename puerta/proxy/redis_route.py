@@ -12,6 +12,7 @@ from puerta.config.schema import RedisRoute
 from puerta.protocol.commands import TABLE
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
+from puerta.proxy import redis_layout
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.redis_cluster import Cluster, Latencies
 from puerta.reactor.loop import Loop
@@ -110,8 +111,8 @@ class RedisRouteRunner:
     # -- upkeep
 
     def ready(self) -> bool:
-        """A layout of the cluster is known."""
-        return self.version > 0
+        """A layout of the cluster is known, and where its masters' names lead."""
+        return self.version > 0 and redis_layout.names_known(self.cluster)
 
     def tick(self, now: float) -> None:
         """Ten times a second: the layout, the calls that take too long, the meters."""
