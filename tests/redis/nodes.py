@@ -145,6 +145,21 @@ class Node:
             listener.close()
         self.drop(reset, True)
 
+    @contextlib.contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Who connects is not answered, as if packets were lost: the queue of a listener that never accepts is full."""
+        self.kill()
+        with socket.socket() as listener, contextlib.ExitStack() as stack:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, self.port))
+            listener.listen(0)
+            for _ in range(4):
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex((self.host, self.port))
+            yield
+        self.start()
+
     def drop(self, reset: bool = True, health: bool = False) -> None:
         """End the connections only; those of the supervisor's checks too, if `health`."""
         for peer in list(self.peers):

@@ -228,6 +228,33 @@ def test_a_node_that_hangs_costs_only_those_who_call_it(stage: Staged) -> None:
     assert wire.pipeline([("GET", key) for key in keys]) == [b"$1\r\n2\r\n", b"$1\r\n1\r\n", b"$1\r\n1\r\n"]
 
 
+def test_a_node_that_can_not_be_connected_to_costs_only_those_who_call_it(stage: Staged) -> None:
+    """Its packets are lost: each try ends by its time limit, and what did not leave is tried again, so many times."""
+    nodes = Nodes()
+    one = stage(nodes, "limits: {connect_timeout: 200ms}")
+    key, other = next(nodes.keys(0)), next(nodes.keys(1))
+    wire, bystander = one.connect(), one.connect()
+    assert wire.ask("SET", key, "1") == b"+OK\r\n"
+
+    def seconds() -> float:
+        """That one command waits for its answer, while others get theirs."""
+        began, turns = time.monotonic(), 0
+        wire.send(request("SET", key, "2") + request("GET", other))
+        while wire.quiet(0.01):
+            assert bystander.ask("GET", other) == b"$-1\r\n"
+            turns += 1
+        took = time.monotonic() - began
+        first, second = wire.frames(2)
+        assert first in (lost(nodes[0]), unreachable(nodes[0])) and second == b"$-1\r\n"
+        assert turns >= int(took * 20)
+        return took
+
+    with nodes[0].deaf():
+        wait_for(lambda: 0.2 <= seconds() < 5, "it is tried again, after a moment in which nobody is let wait for it")
+    wait_for(lambda: wire.ask("SET", key, "3") == b"+OK\r\n", "it can be reached again")
+    assert nodes[0].said(b"SET") == [[b"SET", key, b"1"], [b"SET", key, b"3"]]
+
+
 def test_a_node_s_machine_that_vanishes_is_noticed_by_the_kernel(stage: Staged) -> None:
     """No packet tells of it: quiet connections are probed. (On loopback no machine can vanish; the timer can be seen.)"""
     nodes = Nodes()
