@@ -12,6 +12,7 @@ from puerta.proxy.redis_exec import Exec
 from puerta.proxy.redis_resend import Resender
 from puerta.reactor.loop import Loop
 from puerta.reactor.relay import Meter
+from tests.reactor.sockets import Turned
 
 pytestmark = pytest.mark.dataplane
 
@@ -53,7 +54,7 @@ def upstream() -> Sent:
 
 @pytest.fixture
 def client(upstream: Sent) -> Iterator[Client]:
-    loop = Loop(lambda: None, lambda channel: None)
+    loop = Turned().loop
     cluster: Any = SimpleNamespace(
         config=SimpleNamespace(max_redirects=5),
         route=SimpleNamespace(count_redis=lambda column, amount: None),

@@ -7,7 +7,7 @@ from typing import Any
 from puerta.board import Board
 from puerta.config.schema import Address, RedisRoute
 from puerta.proxy.redis_route import RedisRouteRunner
-from puerta.reactor.loop import Loop
+from tests.reactor.sockets import Turned
 
 
 def test_a_worker_is_ready_when_it_knows_where_the_nodes_are() -> None:
@@ -21,7 +21,7 @@ def test_a_worker_is_ready_when_it_knows_where_the_nodes_are() -> None:
     board = Board()
     board.lay_out([], ["cache"])
     config = RedisRoute("cache", "redis", (Address("127.0.0.1", 1),), (Address("127.0.0.1", 2),))
-    loop, access = Loop(lambda: None, lambda channel: None), SimpleNamespace()
+    loop, access = Turned().loop, SimpleNamespace()
     runner = RedisRouteRunner(config, board, 3, loop, access, lambda seconds, function: None, resolve)  # type: ignore[arg-type]
     assert not runner.ready()
     master: dict[str, Any] = {"id": "m", "host": "one.example", "port": 9, "up": True, "cell": 0}
