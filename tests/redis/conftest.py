@@ -127,3 +127,19 @@ def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
             return stack.enter_context(Stage(tmp_path, nodes or Nodes(), more, **options))
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Puerta before such a cluster for all tests of a module; to be had as `calm`."""
+    with Stage(tmp_path_factory.mktemp("shared"), Nodes()) as found:
+        yield found
+
+
+@pytest.fixture
+def calm(shared: Stage) -> Iterator[Stage]:
+    """For tests after which all nodes are where they were; what the worker learned of their slots is not for the next."""
+    yield shared
+    for wire in shared.wires:
+        wire.close()
+    shared.nodes.reset()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from playground.servers import free_port
 from puerta.protocol.slots import SLOTS, slot_of
+from tests.redis.wire import array, bulk, commands
 
 Words = list[bytes]
 Script = Callable[["Peer", Words], bytes | None]
@@ -20,39 +21,8 @@ Script = Callable[["Peer", Words], bytes | None]
 
 SILENCE = b""
 OK = b"+OK\r\n"
+KEYS_A_TEST = 120
 HEALTH = (b"PING", b"CLUSTER", b"CLIENT")
-
-
-def bulk(value: bytes | str | None) -> bytes:
-    if value is None:
-        return b"$-1\r\n"
-    data = value.encode() if isinstance(value, str) else value
-    return b"$%d\r\n%s\r\n" % (len(data), data)
-
-
-def array(items: list[bytes]) -> bytes:
-    return b"*%d\r\n" % len(items) + b"".join(items)
-
-
-def commands(data: bytes) -> tuple[list[Words], bytes]:
-    """The complete commands that `data` begins with, and the rest."""
-    found: list[Words] = []
-    at = 0
-    with contextlib.suppress(ValueError):
-        while at < len(data):
-            stop = data.index(b"\r\n", at)
-            count, here = int(data[at + 1 : stop]), stop + 2
-            words = []
-            for _ in range(count):
-                stop = data.index(b"\r\n", here)
-                end = stop + 2 + int(data[here + 1 : stop])
-                if end + 2 > len(data):
-                    return found, data[at:]
-                words.append(data[stop + 2 : end])
-                here = end + 2
-            found.append(words)
-            at = here
-    return found, data[at:]
 
 
 @dataclass(frozen=True)
@@ -255,6 +225,7 @@ class Nodes:
     def __init__(self, masters: int = 3, replicas: int = 0, hosts: tuple[str, ...] = (), receive: int = 0) -> None:
         self.lock = threading.RLock()
         self.memory: dict[bytes, bytes] = {}
+        self.skipped = 0
         count = masters * (1 + replicas)
         self.all = [Node(self, number, (hosts or ("127.0.0.1",) * count)[number], receive) for number in range(count)]
         cuts = [index * SLOTS // masters for index in range(masters + 1)]
@@ -282,6 +253,14 @@ class Nodes:
         self.places = [*self.places, Place(node, **place)]  # type: ignore[arg-type]
         return node
 
+    def reset(self) -> None:
+        """For the next test: no scripts, nothing said or kept, and other keys."""
+        for node in self.all:
+            node.script = None
+            node.ran.clear()
+        self.memory.clear()
+        self.skipped += KEYS_A_TEST
+
     def keys(self, number: int) -> Iterator[bytes]:
         """Keys of slots that were the node's at the beginning, no two of one slot."""
         seen: set[int] = set()
@@ -291,7 +270,8 @@ class Nodes:
             slot = slot_of(key)
             if first <= slot <= last and slot not in seen:
                 seen.add(slot)
-                yield key
+                if len(seen) > self.skipped:
+                    yield key
 
     def __enter__(self) -> "Nodes":
         for node in self.all:
@@ -308,11 +288,3 @@ def free_port6(host: str) -> int:
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def moved(key: bytes, to: Node, host: str | None = None) -> bytes:
-    return b"-MOVED %d %s:%d\r\n" % (slot_of(key), (to.host if host is None else host).encode(), to.port)
-
-
-def ask(key: bytes, to: Node) -> bytes:
-    return b"-ASK %d %s:%d\r\n" % (slot_of(key), to.host.encode(), to.port)

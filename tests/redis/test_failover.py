@@ -14,9 +14,9 @@ from redis.exceptions import RedisError
 from playground.cluster import ClusterNode, ValkeyCluster
 from puerta.protocol.slots import slot_of
 from tests.harness import Running, free_port, wait_for
-from tests.redis.nodes import Nodes, bulk
+from tests.redis.nodes import Nodes
 from tests.redis.stage import CONFIG, Stage
-from tests.redis.wire import Wire, decoded
+from tests.redis.wire import Wire, bulk, decoded
 
 CLIENTS = 8
 DEEP = 20

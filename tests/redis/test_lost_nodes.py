@@ -11,9 +11,9 @@ import pytest
 
 from puerta.protocol.slots import slot_of
 from tests.harness import wait_for
-from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Place, Words, bulk
+from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Place, Words
 from tests.redis.stage import Stage
-from tests.redis.wire import request
+from tests.redis.wire import bulk, request
 
 Staged = Callable[..., Stage]
 

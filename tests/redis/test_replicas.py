@@ -11,9 +11,10 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port, wait_for
-from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Words, array, bulk, moved
+from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Words
+from tests.redis.scripts import moved
 from tests.redis.stage import CONFIG, Stage
-from tests.redis.wire import Wire, decoded, request
+from tests.redis.wire import Wire, array, bulk, decoded, request
 
 Staged = Callable[..., Stage]
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import pytest
 
 from puerta.protocol.slots import slot_of
-from tests.redis.nodes import OK, Nodes, Peer, Script, Words, array, ask, moved
+from tests.redis.nodes import OK, Nodes, Peer, Script, Words
+from tests.redis.scripts import ask, moved
 from tests.redis.stage import Stage
-from tests.redis.wire import Wire, decoded
+from tests.redis.wire import Wire, array, decoded
 
 Staged = Callable[..., Stage]
 
