@@ -3,7 +3,8 @@
 A node that was not ready for a call may be ready for the next one, which was on its way already: the later call is executed,
 and the earlier one, sent again, would be after it. So a call that was put off rests until it is known what became of those
 behind it. If one of them may have been executed, it is too late for all that the lane holds, and their clients are told what
-the node said to them. Calls that only read may change places.
+the node said to them. Calls that only read may change places; with writes too where replicas answer them, who are not in step
+with their master anyway.
 """
 
 from collections import deque
@@ -29,26 +30,44 @@ class Lane:
         self.reply = b""
         self.doubts = 0
 
-    def doubt(self, upstream: Any, call: Any, reply: bytes, again: Any) -> None:
-        """The call was put off: ask those behind it, on the connection it was refused on, what becomes of them."""
+    def doubt(self, call: Any, reply: bytes, again: Any) -> None:
+        """The call was put off: ask those of its session behind it, which are on their way, what becomes of them.
+
+        Once a call: its session is fenced from now on. Only its own calls are looked at: thousands may be put off at once.
+        """
         self.reply = reply
-        session, slot = self.key
-        behind = upstream.first
+        slot = self.key[1]
+        loose = again.cluster.reads_replicas
+        behind = (getattr(call.gather, "main", None) or call).next
         while behind is not None:
-            if (
-                behind.caller is session
-                and slot in (behind.slot, slot_of_exec(behind.gather))
-                and not (behind.readonly and call.readonly)
-                and not (isinstance(behind.gather, Witness) and behind.gather.lane is self)
-            ):
-                behind.gather = Witness(self, behind, again)
-                self.doubts += 1
-            behind = behind.after
+            for leg in legs(behind, slot):
+                reads = (leg.readonly or call.readonly) if loose else (leg.readonly and call.readonly)
+                if not reads and in_flight(leg) and not self.asked(leg):
+                    leg.gather = Witness(self, leg, again)
+                    self.doubts += 1
+            behind = behind.next
+
+    def asked(self, leg: Any) -> bool:
+        return isinstance(leg.gather, Witness) and leg.gather.lane is self
 
 
-def slot_of_exec(gather: Any) -> int:
-    """Of the EXEC of a transaction; -1 for anything else."""
-    return int(gather.owner.slot) if getattr(gather, "last", False) else -1
+def in_flight(leg: Any) -> bool:
+    """Sent once and not answered. What was refused waits in its lane, and goes nowhere before those ahead of it."""
+    return not leg.done and not leg.attempts
+
+
+def legs(call: Any, slot: int) -> list[Any]:
+    """What of a session's call was sent for this slot: itself, its parts, or the EXEC of a transaction."""
+    gather = call.gather
+    if isinstance(gather, Witness):
+        gather = gather.gather
+    found = getattr(gather, "legs", None)
+    if found is not None:
+        return [leg for leg in found if leg.slot == slot]
+    last = getattr(gather, "last", None)
+    if last is not None:
+        return [last] if gather.slot == slot else []
+    return [call] if call.slot == slot else []
 
 
 class Witness:

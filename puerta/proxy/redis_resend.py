@@ -64,8 +64,10 @@ class Resender:
             self.redirect(upstream, call, line, request)
         elif line.startswith(LATER):
             cluster.route.count_redis("tryagain" if line.startswith(b"-TRYAGAIN ") else "refresh_wanted", 1)
+            session = call.caller
             self.later(call, request, upstream.protocol, line)
-            self.doubt(upstream, call, call.caller, call.slot, line)
+            if call.attempts == 1:
+                self.doubt(call, session, call.slot, line)
         else:
             cluster.measure(call)
             self.failed(call, line)
@@ -196,11 +198,11 @@ class Resender:
             for following, _ in lane.waiting:
                 self.deliver(following, reply)
 
-    def doubt(self, upstream: Any, call: Any, session: Any, slot: int, reply: bytes) -> None:
-        """The call was put off: is anything on its way, behind it, that may be executed before it?"""
+    def doubt(self, call: Any, session: Any, slot: int, reply: bytes) -> None:
+        """The call was put off for the first time: is anything on its way, behind it, that may be executed before it?"""
         lane = self.lanes.get((session, slot))
         if lane is not None:
-            lane.doubt(upstream, call, reply, self)
+            lane.doubt(call, reply, self)
 
     def overtaken(self, lane: Lane) -> None:
         """A later call may have been executed: it is too late for those of the lane that are not under way."""

@@ -59,6 +59,7 @@ def client(upstream: Sent) -> Iterator[Client]:
         config=SimpleNamespace(max_redirects=5),
         route=SimpleNamespace(count_redis=lambda column, amount: None),
         loop=loop,
+        reads_replicas=False,
         learn=lambda line, origin: line.startswith(b"-MOVED"),
         shared_for=lambda slot, protocol, readonly: upstream,
         schedule=lambda seconds, function: None,

@@ -1,6 +1,7 @@
 """Reads by replicas: only what only reads, only on connections that said so, and masters for everything else."""
 
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port, wait_for
-from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Words
+from tests.redis.nodes import SILENCE, Node, Nodes, Peer, Script, Words
 from tests.redis.scripts import moved
 from tests.redis.stage import CONFIG, Stage
 from tests.redis.wire import Wire, array, bulk, decoded, request
@@ -122,6 +123,35 @@ def test_a_replica_that_sends_away_or_is_not_ready(stage: Staged) -> None:
     assert {words[1] for words in nodes[0].said(b"GET")} == {away, loading, down}
     assert nodes[1].said(b"GET") == [[b"GET", far]], "the slot's new master itself, not a replica of its"
     assert wire.ask("MGET", away, loading, far) == array([bulk(b"of " + key) for key in (away, loading, far)])
+
+
+def test_a_read_that_its_replica_puts_off_later_than_the_master_the_write_behind_it(stage: Staged) -> None:
+    """Neither waits for the other; nor for a transaction."""
+    nodes = Nodes(2, 1)
+    one = stage(nodes, REPLICAS)
+    key = next(nodes.keys(0))
+    tries = {number: 0 for number in (0, 2)}
+
+    def script(number: int) -> Script:
+        def answer(peer: Peer, words: Words) -> bytes | None:
+            if words[0] == b"EXEC" and tries[number] == 1:
+                return b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+            if words[1:2] != [key]:
+                return None
+            tries[number] += 1
+            if number == 2 and tries[2] == 1:
+                time.sleep(0.01)
+            return b"-CLUSTERDOWN The cluster is down\r\n" if tries[number] == 1 else None
+
+        return answer
+
+    nodes[0].script, nodes[2].script = script(0), script(2)
+    wire = one.connect()
+    write: list[tuple[bytes | str | int, ...]] = [("SET", key, "1")]
+    for asked in (write, [("MULTI",), *write, ("EXEC",)]):
+        tries.update({0: 0, 2: 0})
+        said = wire.pipeline([("GET", key), *asked, ("GET", key)])
+        assert said[-2] == b"+OK\r\n" and said[0][:1] == said[-1][:1] == b"$"
 
 
 @pytest.mark.dataplane
