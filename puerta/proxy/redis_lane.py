@@ -17,10 +17,13 @@ Send = Callable[[], object]
 
 
 class Lane:
-    """`head` is under way again, or `resting` before it is; `waiting` are those behind it. `reply` is what the node said of the
-    last that was put off; `doubts` counts the calls behind it that have no answer yet."""
+    """`head` is under way again, or `resting` before it is; `waiting` are those behind it.
 
-    __slots__ = ("doubts", "head", "key", "reply", "resting", "waiting")
+    `reply` is what the node said of the last that was put off. `doubts` counts the calls behind it that have no answer yet; it
+    is `covered` when all of them are counted.
+    """
+
+    __slots__ = ("covered", "doubts", "head", "key", "reply", "resting", "waiting")
 
     def __init__(self, key: tuple[Any, int], head: Any) -> None:
         self.key = key
@@ -29,23 +32,24 @@ class Lane:
         self.waiting: deque[tuple[Any, Send]] = deque()
         self.reply = b""
         self.doubts = 0
+        self.covered = False
 
-    def doubt(self, call: Any, reply: bytes, again: Any) -> None:
-        """The call was put off: ask those of its session behind it, which are on their way, what becomes of them.
+    def doubt(self, call: Any, sent: list[Any], reply: bytes, again: Any) -> None:
+        """The call was put off: ask those behind it of what was `sent` for the slot what becomes of them.
 
-        Once a call: its session is fenced from now on. Only its own calls are looked at: thousands may be put off at once.
+        Once a call, and once a lane when the call writes: nothing comes behind it any more, its session is fenced.
         """
         self.reply = reply
-        slot = self.key[1]
+        if self.covered:
+            return
+        self.covered = not call.readonly
         loose = again.cluster.reads_replicas
-        behind = (getattr(call.gather, "main", None) or call).next
-        while behind is not None:
-            for leg in legs(behind, slot):
-                reads = (leg.readonly or call.readonly) if loose else (leg.readonly and call.readonly)
-                if not reads and in_flight(leg) and not self.asked(leg):
-                    leg.gather = Witness(self, leg, again)
-                    self.doubts += 1
-            behind = behind.next
+        own = getattr(call.gather, "last", None) or call
+        for leg in sent[sent.index(own) + 1 :] if own in sent else ():
+            reads = (leg.readonly or call.readonly) if loose else (leg.readonly and call.readonly)
+            if not reads and in_flight(leg) and not self.asked(leg):
+                leg.gather = Witness(self, leg, again)
+                self.doubts += 1
 
     def asked(self, leg: Any) -> bool:
         return isinstance(leg.gather, Witness) and leg.gather.lane is self
@@ -56,18 +60,25 @@ def in_flight(leg: Any) -> bool:
     return not leg.done and not leg.attempts
 
 
-def legs(call: Any, slot: int) -> list[Any]:
-    """What of a session's call was sent for this slot: itself, its parts, or the EXEC of a transaction."""
-    gather = call.gather
-    if isinstance(gather, Witness):
-        gather = gather.gather
-    found = getattr(gather, "legs", None)
-    if found is not None:
-        return [leg for leg in found if leg.slot == slot]
-    last = getattr(gather, "last", None)
-    if last is not None:
-        return [last] if gather.slot == slot else []
-    return [call] if call.slot == slot else []
+class Sent:
+    """What a session has under way, by slot, in its order: commands, their parts, and the EXECs of transactions.
+
+    True as long as the session's `last` call is the same, as it is while it is fenced.
+    """
+
+    __slots__ = ("last", "slots")
+
+    def __init__(self, session: Any) -> None:
+        self.last = session.last
+        self.slots: dict[int, list[Any]] = {}
+        call = session.first
+        while call is not None:
+            last = getattr(call.gather, "last", None)
+            if last is not None:
+                self.slots.setdefault(call.gather.slot, []).append(last)
+            for leg in getattr(call.gather, "legs", (call,)) if last is None else ():
+                self.slots.setdefault(leg.slot, []).append(leg)
+            call = call.next
 
 
 class Witness:

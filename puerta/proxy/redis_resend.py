@@ -18,7 +18,7 @@ from puerta.protocol import slots
 from puerta.proxy import redis_layout
 from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, unavailable
-from puerta.proxy.redis_lane import Lane, Send, Witness
+from puerta.proxy.redis_lane import Lane, Send, Sent, Witness
 
 FIRST_RETRY = 0.02
 """Seconds before a call is sent again that the cluster was not ready for; doubled each time ..."""
@@ -43,14 +43,16 @@ def pause(attempts: int) -> float:
 
 
 class Resender:
-    """One for each cluster. `turns` knows the lane of every call that is under way again."""
+    """One for each cluster. `turns` knows the lane of every call that is under way again, `sent` what sessions had under way
+    when a call of theirs was put off."""
 
-    __slots__ = ("awake", "cluster", "delayed", "lanes", "numbers", "turns")
+    __slots__ = ("awake", "cluster", "delayed", "lanes", "numbers", "sent", "turns")
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self.lanes: dict[tuple[Any, int], Lane] = {}
         self.turns: dict[Any, Lane] = {}
+        self.sent: dict[Any, Sent] = {}
         self.delayed: list[tuple[float, int, Any, Send]] = []
         self.numbers = itertools.count()
         self.awake = False
@@ -187,22 +189,33 @@ class Resender:
                 lane.head, lane.resting = following, False
                 send()
                 return
+        self.leave(lane)
+
+    def leave(self, lane: Lane) -> None:
         del self.lanes[lane.key]
+        if not self.lanes:
+            self.sent.clear()
 
     def failed(self, call: Any, reply: bytes) -> None:
         """The call's attempts have come to nothing, and so would those of its lane: all get this reply."""
         lane = self.turns.pop(call, None)
         self.deliver(call, reply)
         if lane is not None:
-            del self.lanes[lane.key]
+            self.leave(lane)
             for following, _ in lane.waiting:
                 self.deliver(following, reply)
 
     def doubt(self, call: Any, session: Any, slot: int, reply: bytes) -> None:
         """The call was put off for the first time: is anything on its way, behind it, that may be executed before it?"""
         lane = self.lanes.get((session, slot))
-        if lane is not None:
-            lane.doubt(call, reply, self)
+        if lane is None:
+            return
+        sent = self.sent.get(session)
+        if sent is None or sent.last is not session.last:
+            if len(self.sent) > 2 * len(self.lanes):  # of sessions that have none any more
+                self.sent.clear()
+            sent = self.sent[session] = Sent(session)
+        lane.doubt(call, sent.slots.get(slot, []), reply, self)
 
     def overtaken(self, lane: Lane) -> None:
         """A later call may have been executed: it is too late for those of the lane that are not under way."""
