@@ -284,7 +284,9 @@ class RedisRoute(BaseRoute):
     auth: Auth = section(Auth, "What Puerta shows the cluster.")
     client_auth: ClientAuth = section(ClientAuth, "What clients must show Puerta.")
     read_from: str = option(
-        choice("masters", "replicas", "any"), "Which nodes of a slot are asked by commands that only read.", "masters"
+        choice("masters", "replicas", "any"),
+        "Which nodes of a slot are asked by commands that only read. A replica may not have a client's own last write yet.",
+        "masters",
     )
     max_redirects: int = option(
         integer(0, 16), "How often one command follows MOVED, ASK or TRYAGAIN before its client gets the error.", 5

@@ -39,6 +39,9 @@ LIVED_SECONDS = 1.0
 DEPOSED_SECONDS = 1.0
 """A node that is no master any more, or down, has so long to end what waits on it by itself."""
 
+VANISHED_SECONDS = 30.0
+"""A node that takes none of our bytes for so long is given up: new connections may reach what has taken its place."""
+
 TICKS_A_SECOND = 10
 COMPLAINT_SECONDS = 5.0
 
@@ -317,9 +320,11 @@ class Cluster:
     # -- failures
 
     def upstream_ready(self, upstream: Upstream) -> None:
+        """It is connected. Of a machine that vanishes no packet tells: the kernel is to ask it, and to believe its silence."""
         upstream.node.failed_until = 0.0
         upstream.tally.opened += 1
         upstream.tally.connect_us += int((self.loop.now - upstream.born) * 1e6)
+        native.keep_alive(upstream.fd, int(1000 * max(VANISHED_SECONDS, self.config.limits.call_timeout)))
 
     def node_failed(self, node: Node, error: int, lived: bool) -> None:
         """A connect failed or a connection was lost: have the cluster looked at, and leave the node alone for a moment."""
@@ -433,6 +438,7 @@ class Cluster:
             if call.caller is not None or call.gather is not None:
                 self.route.count_redis("timeouts", 1)
                 upstream.tally.timeouts += 1
+                self.route.count_redis("refresh_wanted", 1)  # a node that hangs may have been replaced
                 caller = call.caller
                 self.again.failed(call, b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode())
                 if caller is not None:

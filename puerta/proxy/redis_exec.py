@@ -39,9 +39,9 @@ def execute(session: Any, spec: Any, arguments: list[bytes]) -> bool:
 
 
 class Exec:
-    """MULTI, the commands, EXEC: sent in one piece, answered by EXEC's reply alone."""
+    """MULTI, the commands, EXEC: sent in one piece, answered by EXEC's reply alone; `last` is the call of EXEC itself."""
 
-    __slots__ = ("asking", "attempts", "commands", "main", "refusal", "session", "slot", "watching")
+    __slots__ = ("asking", "attempts", "commands", "last", "main", "refusal", "session", "slot", "watching")
 
     def __init__(self, session: Any, spec: Any, transaction: Transaction) -> None:
         self.session = session
@@ -51,6 +51,7 @@ class Exec:
         self.asking = transaction.asking
         self.refusal = b""
         self.attempts = 0
+        self.last: Any = None
         self.main: Any = Call(session, spec, RAW, False, session.loop.now)
         self.main.gather = self
         session.enqueue_call(self.main)
@@ -83,6 +84,7 @@ class Exec:
             leg = Call(session, None, RAW, False, session.loop.now)
             leg.gather = Part(self, upstream, position == last)
             upstream.send(leg, request)
+            self.last = leg
 
     def answered(self, upstream: Any, last: bool, reply: bytes) -> None:
         if reply.startswith(NOT_EXECUTED) and not self.refusal:
@@ -112,6 +114,8 @@ class Exec:
             lambda: self.resume(asked),
             0.0 if known else RETRY_SECONDS * self.attempts,
         )
+        if not known and self.attempts == 1:
+            cluster.again.doubt(self.main, self.session, self.slot, self.refusal)
         return True
 
     def resume(self, asked: Any) -> None:
@@ -135,8 +139,9 @@ class Exec:
         self.session.cluster.again.settled(main)
 
     def caller_left(self) -> None:
-        self.main = None
+        main, self.main = self.main, None
         self.let_go(False)
+        self.session.cluster.again.settled(main)
 
     def let_go(self, clean: bool) -> None:
         """EXEC ends every watch, whatever it answers."""
@@ -157,4 +162,5 @@ class Part:
         self.last = last
 
     def leg_answered(self, leg: Any, reply: bytes) -> None:
+        leg.done = True
         self.owner.answered(self.upstream, self.last, reply)

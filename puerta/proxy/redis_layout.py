@@ -72,8 +72,15 @@ def take_role(cluster: Any, node: Any, master: bool, replica: bool) -> None:
                 upstream.replica = True
 
 
+def names_known(cluster: Any) -> bool:
+    """The addresses of all masters that answer are known. Look-ups begin for every node."""
+    known = [cluster.resolve(node.host) is not None or bool(node.deposed) for node in cluster.nodes.values()]
+    return all(known)
+
+
 def prewarm(cluster: Any) -> None:
-    """Open the shared connections ahead of their use."""
+    """Open the shared connections ahead of their use; look up the names of all, for those without slots may get some."""
+    names_known(cluster)
     for node in list(cluster.nodes.values()):
         if node.resp2 is None and (cluster.reads_replicas if node.replica else not node.deposed):
             cluster.open(node, 2)
@@ -94,6 +101,7 @@ def move(cluster: Any, slot: int, node: Any) -> None:
     for each in moved:
         cluster.learned[each] = (node, cluster.loop.now)
         cluster.slots[each] = node
+    node.deposed = 0.0  # it is in office, whatever it was in the last layout
     cluster.found_masters = None
     for upstream in (before.resp2, before.resp3) if before is not None else cluster.connections:
         if upstream is not None:

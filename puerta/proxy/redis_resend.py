@@ -6,19 +6,19 @@ whose bytes did not all leave us was not either. A call that was sent and not an
 
 Order: from the first call on that is sent again, its session takes no new command (it is fenced), and its calls on one slot
 that are sent again form a *lane*: each waits until the one before it is done. So a chain of redirections, each of which may
-lead somewhere else, can't let one of them overtake another.
+lead somewhere else, can't let one of them overtake another. What may get ahead of a call that was put off: see `redis_lane`.
 """
 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from puerta.protocol import slots
 from puerta.proxy import redis_layout
 from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, unavailable
+from puerta.proxy.redis_lane import Lane, Send, Sent, Witness
 
 FIRST_RETRY = 0.02
 """Seconds before a call is sent again that the cluster was not ready for; doubled each time ..."""
@@ -36,33 +36,23 @@ TOO_MANY = b"-ERR too many cluster redirections\r\n"
 UNKNOWN_NODE = b"-CLUSTERDOWN the slot's node is not known yet\r\n"
 LATER = (b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ", b"-READONLY ", b"-TRYAGAIN ")
 
-Send = Callable[[], object]
-
 
 def pause(attempts: int) -> float:
     """Seconds to wait after so many attempts in vain."""
     return min(MOST_RETRY, FIRST_RETRY * float(2**attempts))
 
 
-class Lane:
-    """Calls of one session on one slot, the first of which is under way again."""
-
-    __slots__ = ("key", "waiting")
-
-    def __init__(self, key: tuple[Any, int]) -> None:
-        self.key = key
-        self.waiting: deque[tuple[Any, Send]] = deque()
-
-
 class Resender:
-    """One for each cluster. `turns` knows the lane of every call that is under way again."""
+    """One for each cluster. `turns` knows the lane of every call that is under way again, `sent` what sessions had under way
+    when a call of theirs was put off."""
 
-    __slots__ = ("awake", "cluster", "delayed", "lanes", "numbers", "turns")
+    __slots__ = ("awake", "cluster", "delayed", "lanes", "numbers", "sent", "turns")
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self.lanes: dict[tuple[Any, int], Lane] = {}
         self.turns: dict[Any, Lane] = {}
+        self.sent: dict[Any, Sent] = {}
         self.delayed: list[tuple[float, int, Any, Send]] = []
         self.numbers = itertools.count()
         self.awake = False
@@ -76,7 +66,10 @@ class Resender:
             self.redirect(upstream, call, line, request)
         elif line.startswith(LATER):
             cluster.route.count_redis("tryagain" if line.startswith(b"-TRYAGAIN ") else "refresh_wanted", 1)
+            session = call.caller
             self.later(call, request, upstream.protocol, line)
+            if call.attempts == 1:
+                self.doubt(call, session, call.slot, line)
         else:
             cluster.measure(call)
             self.failed(call, line)
@@ -169,13 +162,16 @@ class Resender:
     def queue(self, call: Any, session: Any, slot: int, send: Send, delay: float = 0.0) -> None:
         """`send` the call when every earlier one of its session and slot that is sent again is done, and after `delay`."""
         session.fence()
+        if isinstance(call.gather, Witness):
+            call.gather = call.gather.dismiss()
         if call not in self.turns:
             key = (session, slot)
             lane = self.lanes.get(key)
             if lane is not None:
                 lane.waiting.append((call, send))
                 return
-            self.lanes[key] = self.turns[call] = Lane(key)
+            self.lanes[key] = self.turns[call] = Lane(key, call)
+        self.turns[call].resting = delay > 0
         if delay:
             self.put_off(delay, call, send)
         else:
@@ -190,18 +186,46 @@ class Resender:
             following, send = lane.waiting.popleft()
             if following.caller is not None:
                 self.turns[following] = lane
+                lane.head, lane.resting = following, False
                 send()
                 return
+        self.leave(lane)
+
+    def leave(self, lane: Lane) -> None:
         del self.lanes[lane.key]
+        if not self.lanes:
+            self.sent.clear()
 
     def failed(self, call: Any, reply: bytes) -> None:
         """The call's attempts have come to nothing, and so would those of its lane: all get this reply."""
         lane = self.turns.pop(call, None)
         self.deliver(call, reply)
         if lane is not None:
-            del self.lanes[lane.key]
+            self.leave(lane)
             for following, _ in lane.waiting:
                 self.deliver(following, reply)
+
+    def doubt(self, call: Any, session: Any, slot: int, reply: bytes) -> None:
+        """The call was put off for the first time: is anything on its way, behind it, that may be executed before it?"""
+        lane = self.lanes.get((session, slot))
+        if lane is None:
+            return
+        sent = self.sent.get(session)
+        if sent is None or sent.last is not session.last:
+            if len(self.sent) > 2 * len(self.lanes):  # of sessions that have none any more
+                self.sent.clear()
+            sent = self.sent[session] = Sent(session)
+        lane.doubt(call, sent.slots.get(slot, []), reply, self)
+
+    def overtaken(self, lane: Lane) -> None:
+        """A later call may have been executed: it is too late for those of the lane that are not under way."""
+        if self.lanes.get(lane.key) is not lane:
+            return
+        waiting, lane.waiting = lane.waiting, deque()
+        if lane.resting:
+            self.failed(lane.head, lane.reply)
+        for call, _ in waiting:
+            self.deliver(call, lane.reply)
 
     def deliver(self, call: Any, reply: bytes) -> None:
         """An answer that did not come off the wire as it is, or not now."""
@@ -223,9 +247,13 @@ class Resender:
         try:
             while self.delayed and self.delayed[0][0] <= self.cluster.loop.now:
                 _, _, call, send = heapq.heappop(self.delayed)
-                if call.caller is None:
+                lane = self.turns.get(call)
+                if lane is None or call.caller is None:
                     self.settled(call)
+                elif lane.doubts:
+                    self.put_off(FIRST_RETRY, call, send)
                 else:
+                    lane.resting = False
                     send()
         finally:
             self.awake = bool(self.delayed)

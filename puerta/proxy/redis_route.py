@@ -13,6 +13,7 @@ from puerta.protocol import commands
 from puerta.protocol.entry import unpack
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
+from puerta.proxy import redis_layout
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.deadlines import Deadlines
 from puerta.proxy.redis_cluster import Cluster
@@ -123,8 +124,8 @@ class RedisRouteRunner:
     # -- upkeep
 
     def ready(self) -> bool:
-        """A layout of the cluster is known."""
-        return self.version > 0
+        """A layout of the cluster is known, and where its masters' names lead."""
+        return self.version > 0 and redis_layout.names_known(self.cluster)
 
     def tick(self, now: float) -> None:
         """Ten times a second: the commands, the layout, the calls that take too long, the meters."""

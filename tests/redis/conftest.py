@@ -1,7 +1,9 @@
 """A real cluster with Puerta before it, and a single server of the same binary to compare with."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -9,7 +11,9 @@ import redis
 from playground.cluster import ValkeyCluster
 from playground.servers import Valkey
 from tests.harness import Running, free_port
+from tests.redis.nodes import Nodes
 from tests.redis.scripted import ScriptedFront, ScriptedNode, scripted_cluster
+from tests.redis.stage import Stage
 from tests.redis.wire import Wire, request, until
 
 PASSWORD = "open sesame"
@@ -137,3 +141,30 @@ def scripted(tmp_path: Path, nodes: list[ScriptedNode]) -> Iterator[ScriptedFron
         assert "Traceback" not in made.running.text(), made.running.text()
     for node in strangers:
         node.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    """Starts Puerta before a cluster of the test's own that does as it is told; once in a test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(nodes: Nodes | None = None, more: str = "", **options: Any) -> Stage:
+            return stack.enter_context(Stage(tmp_path, nodes or Nodes(), more, **options))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Puerta before such a cluster for all tests of a module; to be had as `calm`."""
+    with Stage(tmp_path_factory.mktemp("shared"), Nodes()) as found:
+        yield found
+
+
+@pytest.fixture
+def calm(shared: Stage) -> Iterator[Stage]:
+    """For tests after which all nodes are where they were; what the worker learned of their slots is not for the next."""
+    yield shared
+    for wire in shared.wires:
+        wire.close()
+    shared.nodes.reset()

@@ -1,5 +1,6 @@
 """A client that sees bytes: requests go out as they are given, replies come back frame by frame and undecoded."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,38 @@ def request(*arguments: bytes | str | int) -> bytes:
     """An array of bulk strings."""
     parts = [argument if isinstance(argument, bytes) else str(argument).encode() for argument in arguments]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def bulk(value: bytes | str | None) -> bytes:
+    if value is None:
+        return b"$-1\r\n"
+    data = value.encode() if isinstance(value, str) else value
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def array(items: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(items) + b"".join(items)
+
+
+def commands(data: bytes) -> tuple[list[list[bytes]], bytes]:
+    """The complete commands that `data` begins with, and the rest."""
+    found: list[list[bytes]] = []
+    at = 0
+    with contextlib.suppress(ValueError):
+        while at < len(data):
+            stop = data.index(b"\r\n", at)
+            count, here = int(data[at + 1 : stop]), stop + 2
+            words = []
+            for _ in range(count):
+                stop = data.index(b"\r\n", here)
+                end = stop + 2 + int(data[here + 1 : stop])
+                if end + 2 > len(data):
+                    return found, data[at:]
+                words.append(data[stop + 2 : end])
+                here = end + 2
+            found.append(words)
+            at = here
+    return found, data[at:]
 
 
 def frame_end(data: bytes, at: int) -> int:
