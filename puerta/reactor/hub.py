@@ -35,12 +35,8 @@ class TimedLoop(LibevLoop):  # type: ignore[misc]
 class Readiness(Channel):
     """The hub's own descriptor among the reactor's channels."""
 
-    def __init__(self, reactor: Loop, hub: "ReactorHub") -> None:
-        super().__init__(reactor, hub.loop.fileno())
-        self.hub = hub
-
     def on_event(self, events: int) -> None:
-        self.hub.ready = True
+        self.loop.interrupted = True
 
 
 class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
@@ -55,25 +51,22 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
         super().__init__(loop=TimedLoop())
         self.reactor, self.tick, self.seconds = reactor, tick, seconds
         self.next_tick = native.now() + seconds
-        self.ready = False
         self.called = True
 
     def run(self) -> None:
         """The hub's greenlet: turns and passes for ever. The greenlet that ends the process never comes back here."""
-        self.loop.error_handler = self
-        witness = self.loop.check(ref=False)
+        reactor, loop = self.reactor, self.loop
+        loop.error_handler = self
+        witness = loop.check(ref=False)
         witness.start(self.look)
-        self.reactor.add(Readiness(self.reactor, self), False)
+        reactor.add(Readiness(reactor, loop.fileno()), False)
         while True:
-            if not self.reactor.turn(0.0 if self.has_work() else self.patience()):
-                self.called = True  # a signal may have ended the wait
-            now = self.reactor.now
-            if now >= self.next_tick:
-                self.next_tick = max(now, self.next_tick + self.seconds)
-                self.called = True
+            reactor.interrupted = self.called
+            reactor.run(self.next_tick, loop.due, loop._callbacks)
+            if reactor.now >= self.next_tick:
+                self.next_tick = max(reactor.now, self.next_tick + self.seconds)
                 self.call_tick()
-            if self.has_work():
-                self.run_pass(now)
+            self.run_pass(reactor.now)
 
     def call_tick(self) -> None:
         try:
@@ -81,21 +74,11 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
         except Exception:
             log.logger.exception("a tick failed")
 
-    def has_work(self) -> bool:
-        due = self.loop.due
-        return bool(self.ready or self.called or self.loop._callbacks or (due and due[0] <= self.reactor.now))
-
-    def patience(self) -> float:
-        """Seconds until something is due."""
-        due = self.loop.due
-        until = min(due[0], self.next_tick) if due else self.next_tick
-        return max(0.0, until - native.now())
-
     def run_pass(self, now: float) -> None:
         due = self.loop.due
         while due and due[0] <= now:
             heapq.heappop(due)
-        self.ready = self.called = False
+        self.called = False
         self.loop.run(nowait=True)
 
     def look(self) -> None:

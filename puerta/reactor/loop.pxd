@@ -1,5 +1,5 @@
 cimport cython
-from puerta.reactor.native cimport Buffer, Poller
+from puerta.reactor.native cimport Buffer, Poller, abort_fd, close_fd, now
 
 
 cdef class Channel:
@@ -22,6 +22,7 @@ cdef class Loop:
     cdef public dict pending
     cdef public list grave
     cdef public list dirty
+    cdef public bint interrupted
     cdef public object on_error
     cpdef add(self, Channel channel, bint edge=*)
     cpdef remove(self, Channel channel)
@@ -29,6 +30,8 @@ cdef class Loop:
     cpdef later(self, Channel channel)
     @cython.locals(channel=Channel, index=cython.int, count=cython.int)
     cpdef int turn(self, double patience=*) except -1
+    @cython.locals(until=cython.double, count=cython.int)
+    cpdef run(self, double deadline, list timers, object callbacks)
     @cython.locals(channel=Channel, dirty=list)
     cpdef end_turn(self)
     @cython.locals(channel=Channel)

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import cython
 
 if not cython.compiled:
-    from puerta.reactor.native import Buffer, Poller
+    from puerta.reactor.native import Buffer, Poller, abort_fd, close_fd, now
 
 from puerta import log
-from puerta.reactor import native
 
 
 class Channel:
@@ -56,21 +55,22 @@ class Channel:
 class Loop:
     """The epoll set, its channels, and the scratch buffer they share.
 
-    `on_error(channel)` is called inside an except block when a channel's handler raised: one faulty session must not
-    end a worker.
+    A channel that has `interrupted` wants `run` to end with this turn. `on_error(channel)` is called inside an except block
+    when a channel's handler raised: one faulty session must not end a worker.
     """
 
     if not cython.compiled:
-        __slots__ = ("channels", "dirty", "grave", "now", "on_error", "pending", "poller", "scratch")
+        __slots__ = ("channels", "dirty", "grave", "interrupted", "now", "on_error", "pending", "poller", "scratch")
 
     def __init__(self, on_error: Callable[[Channel], object]) -> None:
         self.poller = Poller()
         self.scratch = Buffer()
-        self.now = native.now()
+        self.now = now()
         self.channels: dict[int, Channel] = {}
         self.pending: dict[Channel, None] = {}
         self.grave: list[tuple[Channel, bool]] = []
         self.dirty: list[Channel] = []
+        self.interrupted = False
         self.on_error = on_error
 
     def add(self, channel: Channel, edge: bool = True) -> None:
@@ -93,6 +93,15 @@ class Loop:
             channel.queued = True
             self.dirty.append(channel)
 
+    def run(self, deadline: float, timers: list[float], callbacks: object) -> None:
+        """Turn until the deadline or the first of the `timers` (a heap of times), until there are `callbacks`, somebody
+        `interrupts`, or a wait brought nothing, as after a signal."""
+        while True:
+            until = timers[0] if timers and timers[0] < deadline else deadline
+            count = self.turn(0.0 if callbacks or self.interrupted else max(0.0, until - self.now))
+            if not count or self.interrupted or callbacks or self.now >= until:
+                return
+
     def turn(self, patience: float = 0.0) -> int:
         """Handle everything that is ready; when nothing is, wait for it up to `patience` seconds, or for a signal.
 
@@ -100,7 +109,7 @@ class Loop:
         """
         at_once = self.pending or self.dirty or self.grave
         count = self.poller.poll(0 if at_once else int(patience * 1000 + 0.999))
-        self.now = native.now()
+        self.now = now()
         self.run_pending()
         for index in range(count):
             channel = self.poller.owner(index)
@@ -156,8 +165,8 @@ class Loop:
             if self.channels.get(channel.fd) is channel:
                 del self.channels[channel.fd]
             if reset:
-                native.abort_fd(channel.fd)
+                abort_fd(channel.fd)
             else:
-                native.close_fd(channel.fd)
+                close_fd(channel.fd)
         self.grave.clear()
         return 0

@@ -70,6 +70,15 @@ cdef extern from "sys/un.h" nogil:
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
 
+cdef extern from "Python.h":
+    ctypedef struct PyInterpreterState:
+        pass
+    ctypedef struct PyThreadState:
+        pass
+    PyInterpreterState *PyInterpreterState_Get()
+    PyThreadState *PyInterpreterState_ThreadHead(PyInterpreterState *interpreter)
+    PyThreadState *PyThreadState_Next(PyThreadState *state)
+
 cdef extern from "time.h" nogil:
     cdef struct timespec:
         long tv_sec
@@ -230,12 +239,12 @@ cdef class Poller:
         A signal ends the wait: it returns 0.
         """
         cdef int count, error = 0
-        if milliseconds:
-            with nogil:
+        if milliseconds and PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL:
+            with nogil:  # another thread, as of a resolver, may want it; alone we are quicker with it
                 count = epoll_wait(self.descriptor, self.ready, 512, milliseconds)
                 error = errno
         else:
-            count = epoll_wait(self.descriptor, self.ready, 512, 0)
+            count = epoll_wait(self.descriptor, self.ready, 512, milliseconds)
             error = errno
         if count < 0:
             if error == EINTR:
