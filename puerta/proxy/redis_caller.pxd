@@ -36,6 +36,7 @@ cdef class Caller(Channel):
     cdef public bint streaming
     cdef public bint starved
     cdef public bint hopeless
+    cdef public bint holding
     cdef public object waited_by
     cdef public Py_ssize_t held
     cdef public Py_ssize_t most
@@ -63,6 +64,8 @@ cdef class Caller(Channel):
     cpdef drained(self)
     cpdef overflow(self)
     cpdef push(self, bytes data)
-    @cython.locals(out=Buffer, sent=cython.Py_ssize_t, left=cython.Py_ssize_t)
     cpdef on_turn_end(self)
+    cpdef on_released(self)
+    @cython.locals(out=Buffer, sent=cython.Py_ssize_t, left=cython.Py_ssize_t)
+    cpdef flush(self)
     cpdef end(self, str reason)

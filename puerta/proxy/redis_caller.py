@@ -21,6 +21,9 @@ LOW_WATER = cython.declare(cython.Py_ssize_t, 256 << 10)
 DIRECT = cython.declare(cython.Py_ssize_t, 8 << 10)
 """Bytes from which on a system call of their own costs less than a copy."""
 
+ENOUGH = cython.declare(cython.Py_ssize_t, 16 << 10)
+"""Bytes from which on replies go out at the end of the turn, though more are to come."""
+
 RAW = -2
 """The slot of a call whose errors are its sender's business: a part of a transaction, a handshake."""
 
@@ -74,13 +77,14 @@ class Caller(Channel):
 
     `held` counts the bytes of replies that can't go out yet, `most` bounds them; a `starved` one takes no commands because
     too many are under way; one is `hopeless` that an upstream waited for in vain. One that has `ended` (its client will send
-    no more) or is `leaving` (it will take no more) lives until its replies are out, and ends with the reason `farewell`.
+    no more) or is `leaving` (it will take no more) lives until its replies are out, and ends with the reason `farewell`. While
+    it is `holding`, what goes out waits a moment for more.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "active", "ended", "farewell", "first", "first_byte", "held", "hopeless", "last", "leaving", "low", "meter_out",
-            "most", "out", "pending", "protocol", "sent", "starved", "streaming", "waited_by",
+            "active", "ended", "farewell", "first", "first_byte", "held", "holding", "hopeless", "last", "leaving", "low",
+            "meter_out", "most", "out", "pending", "protocol", "sent", "starved", "streaming", "waited_by",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, most: int, meter_out: Any) -> None:
@@ -98,6 +102,7 @@ class Caller(Channel):
         self.held = 0
         self.waited_by: Any = None
         self.hopeless = False
+        self.holding = False
         self.starved = False
         self.protocol = 2
         self.ended = False
@@ -227,7 +232,19 @@ class Caller(Channel):
         self.loop.later(self)
 
     def on_turn_end(self) -> None:
-        """Send what has gathered, and let go of the buffer when all of it went."""
+        """Send what has gathered, unless the nodes have more for the client in a moment: then one send does for all."""
+        if self.first is None or self.out is None or self.streaming or self.out.size() >= ENOUGH:
+            self.flush()
+        elif not self.holding:
+            self.holding = True
+            self.loop.hold(self)
+
+    def on_released(self) -> None:
+        self.holding = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send, and let go of the buffer when all of it went."""
         out = self.out
         if out is None:
             if (self.leaving or self.ended) and self.first is None:

@@ -1,7 +1,6 @@
 cimport cython
 from puerta.protocol.span cimport Spans
 from puerta.proxy.redis_caller cimport Call
-from puerta.proxy.redis_gather cimport Gather
 from puerta.proxy.redis_latencies cimport Latencies
 from puerta.proxy.redis_upstream cimport Tally, Upstream
 
@@ -54,5 +53,3 @@ cdef class Cluster:
     @cython.locals(node=Node, upstream=Upstream)
     cpdef look_over(self)
     cpdef measure(self, Call call)
-    @cython.locals(whole=Gather)
-    cpdef collect(self, Call call, bytes reply)

@@ -15,7 +15,6 @@ import cython
 if not cython.compiled:
     from puerta.protocol.span import Spans
     from puerta.proxy.redis_caller import Call
-    from puerta.proxy.redis_gather import Gather
     from puerta.proxy.redis_upstream import Tally, Upstream
 
 from puerta import log
@@ -367,22 +366,6 @@ class Cluster:
         self.again.lost(upstream, reply or lost, not reply)
         if upstream.pushes is not None:
             upstream.pushes(b"")
-
-    def collect(self, call: Call, reply: bytes) -> None:
-        """A leg's reply. What can't be made of it must not cost the connection: others share it."""
-        gather = call.gather
-        call.gather = None  # a leg and its gather know each other: broken here, their circle needs no collector
-        try:
-            if isinstance(gather, Gather):
-                whole = gather
-                whole.leg_answered(call, reply)
-            else:
-                gather.leg_answered(call, reply)
-        except Exception:
-            log.logger.exception("route %s: a command failed and its session was closed", self.config.name)
-            session = getattr(getattr(gather, "owner", gather), "session", None)
-            if session is not None:
-                session.end("internal_error")
 
     # -- upkeep
 

@@ -24,3 +24,6 @@ cdef class Gather:
 
 @cython.locals(whole=Buffer, reply=bytes)
 cpdef bytes one_each(list replies)
+
+@cython.locals(whole=Gather)
+cpdef collect(Call call, bytes reply)

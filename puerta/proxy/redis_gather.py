@@ -10,6 +10,7 @@ if not cython.compiled:
     from puerta.proxy.redis_caller import Call, new_call
     from puerta.reactor.native import Buffer
 
+from puerta import log
 from puerta.protocol import commands, resp
 from puerta.protocol.resp import elements
 from puerta.proxy.redis_caller import RAW, TOO_LARGE
@@ -113,6 +114,23 @@ class Gather:
         self.main = None
         for leg in self.legs:
             leg.caller = None
+
+
+def collect(call: Call, reply: bytes) -> None:
+    """A leg's reply. What can't be made of it must not cost the connection: others share it."""
+    gather = call.gather
+    call.gather = None  # a leg and its gather know each other: broken here, their circle needs no collector
+    try:
+        if isinstance(gather, Gather):
+            whole = gather
+            whole.leg_answered(call, reply)
+        else:
+            gather.leg_answered(call, reply)
+    except Exception:
+        log.logger.exception("a command failed and its session was closed")
+        session = getattr(getattr(gather, "owner", gather), "session", None)
+        if session is not None:
+            session.end("internal_error")
 
 
 # -- putting replies together

@@ -18,6 +18,7 @@ from puerta.protocol import slots
 from puerta.proxy import redis_layout
 from puerta.proxy.redis_caller import RAW, Call
 from puerta.proxy.redis_forward import ASKING, unavailable
+from puerta.proxy.redis_gather import collect
 from puerta.proxy.redis_lane import Lane, Send, Sent, Witness
 
 FIRST_RETRY = 0.02
@@ -230,7 +231,7 @@ class Resender:
     def deliver(self, call: Any, reply: bytes) -> None:
         """An answer that did not come off the wire as it is, or not now."""
         if call.gather is not None:
-            self.cluster.collect(call, reply)
+            collect(call, reply)
         elif call.caller is not None:
             call.caller.answer(call, reply)
 

@@ -82,8 +82,8 @@ class RedisSession(Caller):
     # -- the socket
 
     def on_event(self, events: int) -> None:
-        if events & EPOLLOUT and self.out is not None:
-            self.on_turn_end()
+        if events & EPOLLOUT and self.out is not None and not self.holding:
+            self.flush()
         if self.closed:
             return
         if events & HANGUP:

@@ -1,6 +1,7 @@
 cimport cython
 from puerta.protocol.resp cimport Scan
 from puerta.proxy.redis_caller cimport Call, Caller
+from puerta.proxy.redis_gather cimport collect
 from puerta.proxy.redis_latencies cimport Latencies
 from puerta.reactor.loop cimport Channel, Loop
 from puerta.reactor.native cimport Buffer, send_span

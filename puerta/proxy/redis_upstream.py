@@ -15,6 +15,7 @@ import cython
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, MORE, Scan
     from puerta.proxy.redis_caller import Call, Caller
+    from puerta.proxy.redis_gather import collect
     from puerta.reactor.loop import Channel
     from puerta.reactor.native import Buffer
 
@@ -228,7 +229,7 @@ class Upstream(Channel):
                 return 0
         self.drop_first()
         if call.gather is not None:
-            self.cluster.collect(call, self.input.peek(0, length))
+            collect(call, self.input.peek(0, length))
         elif call.caller is not None:
             self.latencies.measure(call, self.loop.now)
             call.caller.answered(call, data, start, length)

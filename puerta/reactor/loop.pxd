@@ -10,6 +10,7 @@ cdef class Channel:
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
     cpdef on_turn_end(self)
+    cpdef on_released(self)
     cpdef close(self)
     cpdef abort(self)
 
@@ -22,18 +23,25 @@ cdef class Loop:
     cdef public dict pending
     cdef public list grave
     cdef public list dirty
+    cdef public list held
+    cdef public double held_until
     cdef public bint interrupted
     cdef public object on_error
     cpdef add(self, Channel channel, bint edge=*)
     cpdef remove(self, Channel channel)
     cpdef again(self, Channel channel)
     cpdef later(self, Channel channel)
-    @cython.locals(channel=Channel, index=cython.int, count=cython.int)
+    cpdef hold(self, Channel channel)
+    @cython.locals(count=cython.int, more=cython.int, _round=cython.int)
     cpdef int turn(self, double patience=*) except -1
+    @cython.locals(channel=Channel, index=cython.int)
+    cdef int handle(self, int count) except -1
     @cython.locals(until=cython.double, count=cython.int)
     cpdef run(self, double deadline, list timers, object callbacks)
     @cython.locals(channel=Channel, dirty=list)
     cpdef end_turn(self)
+    @cython.locals(channel=Channel, held=list)
+    cpdef release(self)
     @cython.locals(channel=Channel)
     cpdef run_pending(self)
     cpdef int bury(self) except -1

@@ -39,6 +39,9 @@ class Channel:
     def on_turn_end(self) -> None:
         """The end of this turn, after `loop.later(self)`: the place to send what the turn gathered."""
 
+    def on_released(self) -> None:
+        """A moment after `loop.hold(self)`: nothing more came that would have been worth waiting for."""
+
     def close(self) -> None:
         """Close the socket at the end of this turn; unread input makes the kernel send a reset by itself."""
         if not self.closed:
@@ -52,6 +55,13 @@ class Channel:
             self.loop.grave.append((self, True))
 
 
+ROUNDS = cython.declare(cython.int, 3)
+"""Polls in one turn beyond its first, as long as something is to be sent at its end."""
+
+MOMENT = 0.0005
+"""Seconds that a channel may be held for more to send. epoll counts milliseconds: when nothing else happens it is one."""
+
+
 class Loop:
     """The epoll set, its channels, and the scratch buffer they share.
 
@@ -60,7 +70,9 @@ class Loop:
     """
 
     if not cython.compiled:
-        __slots__ = ("channels", "dirty", "grave", "interrupted", "now", "on_error", "pending", "poller", "scratch")
+        __slots__ = (
+            "channels", "dirty", "grave", "held", "held_until", "interrupted", "now", "on_error", "pending", "poller", "scratch",
+        )  # fmt: skip
 
     def __init__(self, on_error: Callable[[Channel], object]) -> None:
         self.poller = Poller()
@@ -70,6 +82,8 @@ class Loop:
         self.pending: dict[Channel, None] = {}
         self.grave: list[tuple[Channel, bool]] = []
         self.dirty: list[Channel] = []
+        self.held: list[Channel] = []
+        self.held_until = 0.0
         self.interrupted = False
         self.on_error = on_error
 
@@ -93,6 +107,12 @@ class Loop:
             channel.queued = True
             self.dirty.append(channel)
 
+    def hold(self, channel: Channel) -> None:
+        """Call the channel's `on_released` in a moment: it has something to send, and more is about to come."""
+        if not self.held:
+            self.held_until = self.now + MOMENT
+        self.held.append(channel)
+
     def run(self, deadline: float, timers: list[float], callbacks: object) -> None:
         """Turn until the deadline or the first of the `timers` (a heap of times), until there are `callbacks`, somebody
         `interrupts`, or a wait brought nothing, as after a signal."""
@@ -107,10 +127,25 @@ class Loop:
 
         Returns how many events there were. Never raises for what a channel does.
         """
+        if self.held:
+            patience = min(patience, max(0.0, self.held_until - self.now))
         at_once = self.pending or self.dirty or self.grave
         count = self.poller.poll(0 if at_once else int(patience * 1000 + 0.999))
         self.now = now()
         self.run_pending()
+        self.handle(count)
+        for _round in range(ROUNDS):
+            if not self.dirty:
+                break
+            more = self.poller.poll()  # what has come meanwhile may go out with the same sends
+            if not more:
+                break
+            self.handle(more)
+        self.end_turn()
+        return count
+
+    def handle(self, count: int) -> int:
+        """The events of one poll."""
         for index in range(count):
             channel = self.poller.owner(index)
             if channel.closed:
@@ -119,11 +154,12 @@ class Loop:
                 channel.on_event(self.poller.events(index))
             except Exception:
                 self.failed(channel)
-        self.end_turn()
-        return count
+        return 0
 
     def end_turn(self) -> None:
         """Send what the turn gathered, then close what it closed. Also for work that began outside a turn (timers)."""
+        if self.held and self.now >= self.held_until:
+            self.release()
         dirty = self.dirty
         while dirty:
             self.dirty = []
@@ -137,6 +173,17 @@ class Loop:
                     self.failed(channel)
             dirty = self.dirty
         self.bury()
+
+    def release(self) -> None:
+        held = self.held
+        self.held = []
+        for channel in held:
+            if channel.closed:
+                continue
+            try:
+                channel.on_released()
+            except Exception:
+                self.failed(channel)
 
     def run_pending(self) -> None:
         """The channels that stopped for fairness go on; what they leave again is for the turn after this one."""

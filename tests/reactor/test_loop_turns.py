@@ -264,3 +264,49 @@ def test_the_build_is_the_one_that_was_asked_for() -> None:
     """PUERTA_PURE=1 gives the sources; without it the extension, wherever it was built."""
     pure = os.environ.get("PUERTA_PURE", "") not in ("", "0")
     assert not (pure and native.COMPILED)
+
+
+def test_held_channels_are_released_in_a_moment_whatever_else_happens() -> None:
+    turned = Turned()
+
+    class Held(Noting):
+        def on_released(self) -> None:
+            self.calls.append("released")
+
+    mine, fd = pair()
+    channel = Held(turned, fd)
+    turned.loop.add(channel)
+    turned.settle()
+    channel.calls.clear()
+    turned.turn()
+    turned.loop.hold(channel)
+    turned.loop.end_turn()
+    assert channel.calls == []
+    began = time.monotonic()
+    while not channel.calls:
+        turned.loop.turn(5.0)
+    assert channel.calls == ["released"] and time.monotonic() - began < 0.1
+    turned.loop.hold(channel)
+    close_all(turned, [mine], [channel])
+    turned.loop.turn(0.01)
+    assert channel.calls == ["released"], "a closed one is left alone"
+
+
+def test_what_comes_while_something_is_to_be_sent_is_handled_in_the_same_turn() -> None:
+    turned = Turned()
+    ends: list[socket.socket] = []
+
+    def act(channel: Noting) -> None:
+        if channel is made[0]:
+            ends[1].sendall(b"x")
+            channel.loop.later(channel)
+
+    ends, made = channels(turned, 2, act)
+    turned.settle()
+    for channel in made:
+        channel.calls.clear()
+    ends[0].sendall(b"x")
+    select.select([turned.loop.poller.fileno()], [], [], 1)
+    turned.turn()
+    assert [channel.calls for channel in made] == [["event", "turn end"], ["event"]]
+    close_all(turned, ends, made)
