@@ -50,6 +50,8 @@ cdef class Upstream(Channel):
     cdef public bint shared
     cdef public bint replica
     cdef public bint hung
+    cdef public bint asked
+    cdef public bint holding
     cdef public int protocol
     cdef public double born
     cdef public double since
@@ -62,8 +64,10 @@ cdef class Upstream(Channel):
     cpdef send(self, Call call, bytes request)
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
-    @cython.locals(sent=cython.Py_ssize_t)
     cpdef on_turn_end(self)
+    cpdef on_released(self)
+    @cython.locals(sent=cython.Py_ssize_t)
+    cpdef flush(self)
     @cython.locals(room=cython.Py_ssize_t, got=cython.Py_ssize_t, _turn=cython.int)
     cdef int read(self) except -1
     @cython.locals(buffer=Buffer, status=cython.int, length=cython.Py_ssize_t)

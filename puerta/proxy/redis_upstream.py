@@ -47,6 +47,9 @@ IMPATIENCE = 2.0
 MOST_CALLS: int = cython.declare(cython.Py_ssize_t, 1 << 16)
 """In flight on one upstream; beyond it commands are refused: their node is behind, or hangs."""
 
+ENOUGH = cython.declare(cython.Py_ssize_t, 16 << 10)
+"""Bytes of requests that go out at the end of the turn in any case."""
+
 ROUNDS = cython.declare(cython.Py_ssize_t, 8)
 
 
@@ -68,14 +71,15 @@ class Upstream(Channel):
     """`node` is where it leads, `protocol` what it speaks; `cluster` decides what becomes of errors and of a lost connection.
 
     `pushes(data)` takes out-of-band messages (RESP3 pushes); `slow` is a client for whose sake reading pauses, since `since`;
-    `replica`: the node was told READONLY. `forwarded` are the bytes of the oldest reply that its client already has.
+    `replica`: the node was told READONLY. `forwarded` are the bytes of the oldest reply that its client already has. The node
+    was `asked` something since its last reply; while the connection is `holding`, requests wait a moment for more.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "born", "cluster", "first", "forwarded", "heard", "high", "hung", "in_flight", "input", "last", "latencies", "log",
-            "most", "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room", "scan", "shared",
-            "since", "slow", "tally",
+            "asked", "born", "cluster", "first", "forwarded", "heard", "high", "holding", "hung", "in_flight", "input", "last",
+            "latencies", "log", "most", "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room",
+            "scan", "shared", "since", "slow", "tally",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
@@ -104,6 +108,8 @@ class Upstream(Channel):
         self.room = min(READ, self.high)
         self.ready = False
         self.hung = False
+        self.asked = False
+        self.holding = False
         self.patience = PATIENCE
         self.patient_from = 0.0
         self.born = self.since = self.heard = loop.now
@@ -138,7 +144,23 @@ class Upstream(Channel):
         self.push_call(call)
 
     def on_turn_end(self) -> None:
+        """Send, unless the node has yet to answer what was sent before: then more goes out with its reply, or in a moment.
+
+        Nagle's algorithm (RFC 896), for commands: a busy node gets fewer and longer pieces, one that is not gets all at once.
+        """
+        if not self.asked or not self.shared or self.log.unsent() >= ENOUGH:
+            self.flush()
+        elif not self.holding:
+            self.holding = True
+            self.loop.hold(self)
+
+    def on_released(self) -> None:
+        self.holding = False
+        self.flush()
+
+    def flush(self) -> None:
         if self.ready and self.log.unsent():
+            self.asked = True
             sent = self.log.push(self.fd)
             if sent < 0 and sent != AGAIN:
                 self.cluster.upstream_lost(self, -sent)
@@ -154,8 +176,8 @@ class Upstream(Channel):
             self.cluster.upstream_ready(self)
         if events & HANGUP:
             self.hung = True
-        if events & EPOLLOUT:
-            self.on_turn_end()
+        if events & EPOLLOUT and not self.queued and not self.holding:
+            self.flush()
         if not self.closed and events & (EPOLLIN | HANGUP | EPOLLERR):
             self.read()
 
@@ -245,6 +267,10 @@ class Upstream(Channel):
             self.last = None
         self.in_flight -= 1
         self.log.skip(call.length)
+        if self.asked:
+            self.asked = False
+            if self.log.unsent():
+                self.loop.later(self)
         return 0
 
     def stream_head(self) -> int:
