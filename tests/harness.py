@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from playground import servers
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0
 """Seconds until a condition that ought to come true counts as failed: generous, for a busy machine."""
@@ -36,8 +38,10 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = PATIENCE)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    """A TCP port that nobody listens on now, nor (IPv4) may get before a server of ours binds it."""
+    if ":" not in host:
+        return servers.free_port(host)
+    with socket.socket(socket.AF_INET6) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 

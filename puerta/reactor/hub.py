@@ -15,6 +15,9 @@ from puerta import log
 from puerta.reactor import native
 from puerta.reactor.loop import Channel, Loop
 
+THREAD_SECONDS = 0.002
+"""Between two looks for what threads have done."""
+
 
 class TimedLoop(LibevLoop):  # type: ignore[misc]
     """libev's loop, which tells nobody when its next timer is due: so what is asked of it is remembered.
@@ -44,7 +47,7 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
 
     A pass may start watchers after libev took note of all changes, so there is always one more after a pass that called anybody.
     Of signals and wake-ups from other threads libev only takes a note, as it believes that nobody waits: a signal ends our
-    wait by itself, the others are heard no later than with the next tick.
+    wait by itself, and while the pool of threads has work (a name to resolve) it is looked at often.
     """
 
     def __init__(self, reactor: Loop, tick: Callable[[], object], seconds: float) -> None:
@@ -52,6 +55,7 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
         self.reactor, self.tick, self.seconds = reactor, tick, seconds
         self.next_tick = native.now() + seconds
         self.called = True
+        self.threads_busy = False
 
     def run(self) -> None:
         """The hub's greenlet: turns and passes for ever. The greenlet that ends the process never comes back here."""
@@ -62,11 +66,19 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
         reactor.add(Readiness(reactor, loop.fileno()), False)
         while True:
             reactor.interrupted = self.called
-            reactor.run(self.next_tick, loop.due, loop._callbacks)
+            reactor.run(self.deadline(), loop.due, loop._callbacks)
             if reactor.now >= self.next_tick:
                 self.next_tick = max(reactor.now, self.next_tick + self.seconds)
                 self.call_tick()
             self.run_pass(reactor.now)
+
+    def deadline(self) -> float:
+        """When to look at the hub at the latest. A thread is done a little before its result is there: so once more after that."""
+        pool = self._threadpool
+        were_busy, self.threads_busy = self.threads_busy, pool is not None and len(pool) > 0
+        if were_busy or self.threads_busy:
+            return float(min(self.next_tick, self.reactor.now + THREAD_SECONDS))
+        return self.next_tick
 
     def call_tick(self) -> None:
         try:
