@@ -73,7 +73,7 @@ class ReactorHub(gevent.hub.Hub):  # type: ignore[misc]
             self.run_pass(reactor.now)
 
     def deadline(self) -> float:
-        """When to look at the hub at the latest. A thread is done a little before its result is there: so once more after that."""
+        """When to look at the hub at the latest. A thread is done a little before its result is heard: so once more."""
         pool = self._threadpool
         were_busy, self.threads_busy = self.threads_busy, pool is not None and len(pool) > 0
         if were_busy or self.threads_busy:
