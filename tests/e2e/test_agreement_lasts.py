@@ -81,6 +81,9 @@ def test_full_memory_drops_idle_clients_alone(solo: Machine, scripted: list[Scri
         with Raw(solo.port, name) as raw:
             return raw.backend
 
+    # What a worker learns within the tick in which it began to hear the store's events, it asks for again.
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 0.3, "the worker has ticked")
     live = {f"app@live{number}": Raw(solo.port, f"app@live{number}") for number in range(40)}
     idle = {f"app@idle{number}": visit(f"app@idle{number}") for number in range(60)}
     wait_for(lambda: solo.route()["connections"] == 40, "the idle ones are gone")
