@@ -12,7 +12,7 @@ from pathlib import Path
 from puerta.protocol import keys as finders
 from puerta.protocol.entry import Entry
 from puerta.protocol.keys import blocks
-from puerta.protocol.policy import decide
+from puerta.protocol.policy import REPEATABLE, decide
 from puerta.protocol.spec import (
     ALL_OK,
     AND_ARRAY,
@@ -125,7 +125,7 @@ def _spec(entry: Entry) -> Spec:
     spec = Spec(entry.name.encode(), entry.arity, policy.kind)
     spec.handler = policy.handler
     spec.aggregate = policy.aggregate
-    spec.readonly = "readonly" in entry.flags
+    spec.readonly = "readonly" in entry.flags or entry.name in REPEATABLE
     spec.write = "write" in entry.flags
     spec.blocking = "blocking" in entry.flags
     if policy.kind == REFUSED:

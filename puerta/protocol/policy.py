@@ -158,6 +158,9 @@ _CONTAINERS = (
 _forwarded("the server's own help", "COMMAND|HELP", *(f"{name}|HELP" for name in _CONTAINERS))
 _forwarded("", *_CONTAINERS)
 
+REPEATABLE = frozenset(name for name in POLICIES if POLICIES[name].kind == KEYED) - {"PUBLISH"}
+"""What the server does not call reading, and yet does no more when it is done twice."""
+
 # -- Forwarded by its keys, but worth a word
 
 _forwarded("with keys in several slots: CROSSSLOT, as it must be atomic", "MSETNX", "MSETEX")

@@ -126,7 +126,19 @@ def test_what_writes_never_counts_as_reading() -> None:
         "SPOP",
     ):
         assert not spec_of(name).readonly, name
-    for name in ("GET", "EVAL_RO", "FCALL_RO", "SORT_RO", "MGET", "XREAD", "PFCOUNT"):
+    for name in (
+        "GET",
+        "COMMAND",
+        "COMMAND|GETKEYS",
+        "LOLWUT",
+        "OBJECT|HELP",
+        "EVAL_RO",
+        "FCALL_RO",
+        "SORT_RO",
+        "MGET",
+        "XREAD",
+        "PFCOUNT",
+    ):
         assert spec_of(name).readonly, name
 
 

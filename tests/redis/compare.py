@@ -2,15 +2,20 @@
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from puerta.protocol.commands import TABLE, keys
+from puerta.protocol.slots import slot_of
 from tests.redis.programs import Step
 from tests.redis.wire import Wire, parts, request
 
 END = b"$15\r\nend of program.\r\n"
 FINISH = request("RESET") + request("ECHO", "end of program.")
 """Whatever a program left behind (a transaction, a watch, RESP3) is over."""
+
+OUTAGE = (b"-CLUSTERDOWN ", b"-ERR the connection to node ", b"-EXECABORT ")
+"""What is said of a master that died, until another has its place."""
 
 
 def encoded(steps: Sequence[Step]) -> bytes:
@@ -83,21 +88,63 @@ def frames(wire: Wire) -> list[bytes]:
     return found
 
 
-def check(steps: Sequence[Step], ours: list[bytes], theirs: list[bytes], name: str) -> None:
-    """Fails with the first step that was answered differently."""
+def check(
+    steps: Sequence[Step], ours: list[bytes], theirs: list[bytes], name: str, lost: Collection[int] = ()
+) -> Counter[bytes]:
+    """Fails with the first step that was answered differently.
+
+    The master of the slots in `lost` may have died meanwhile. A step that touches one of them, or is of a transaction that
+    does, may be answered by an error of OUTAGE instead; then nothing is known any more of what is in the slots that it
+    touches, and what is said of them is only counted. Returns how often each such error was seen.
+    """
+    seen: Counter[bytes] = Counter()
     if ours == theirs:
-        return
+        return seen
+    doubtful: set[int] = set()
     at = 0
-    for number, step in enumerate(steps):
+    for number, (step, touched) in enumerate(
+        zip(steps, slots_touched(steps) if lost else [()] * len(steps), strict=True)
+    ):
         count = step.frames
         mine, other = ours[at : at + count], theirs[at : at + count]
         orders = [step.order] if step.order[:1] == "(" else list(step.order)
-        for order, one, two in zip(orders, mine, other, strict=False):
-            if one != two and normal(one, order) != normal(two, order):
-                raise AssertionError(report(steps, number, one, two, name))
         assert len(mine) == len(other) == count, report(steps, number, b"".join(mine), b"".join(other), name)
         at += count
+        may_fail = not set(lost).isdisjoint(touched)
+        if may_fail and not count:
+            doubtful.update(touched)  # CLIENT REPLY OFF: it failed or not, but does not say so
+        for order, one, two in zip(orders, mine, other, strict=True):
+            if may_fail and one.startswith(OUTAGE):
+                seen[one] += 1
+                doubtful.update(touched)
+            elif one != two and normal(one, order) != normal(two, order) and doubtful.isdisjoint(touched):
+                raise AssertionError(report(steps, number, one, two, name))
     assert ours[at:] == theirs[at:], f"{name}: {ours[at:]} {theirs[at:]}"
+    return seen
+
+
+def slots_touched(steps: Sequence[Step]) -> list[set[int]]:
+    """The slots of each step's keys; those of a transaction's steps are those of all of it, with what is watched."""
+    found: list[set[int]] = []
+    block: set[int] | None = None
+    for step in steps:
+        name = step.arguments[0].upper()
+        if block is None and name in (b"WATCH", b"MULTI"):
+            block = set()
+        own = set() if block is None else block
+        own.update(slot_of(key) for key in keys_of(step))
+        found.append(own)
+        if name in (b"EXEC", b"DISCARD"):
+            block = None
+    return found
+
+
+def keys_of(step: Step) -> list[bytes]:
+    arguments = list(step.arguments)
+    spec = TABLE.resolve(arguments)
+    with contextlib.suppress(ValueError):
+        return [] if spec is None else [arguments[index] for index in keys(spec, arguments)]
+    return []
 
 
 def normal(frame: bytes, order: str) -> object:

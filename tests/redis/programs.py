@@ -307,7 +307,9 @@ class Programs:
         self.whole = [line for line in WHOLE.splitlines() if line]
         self.blocking = [line for line in BLOCKING.splitlines() if line]
 
-    def program(self, name: str, length: int, whole: bool = False, watches: bool = True) -> list[Step]:
+    def program(
+        self, name: str, length: int, whole: bool = False, watches: bool = True, subscribes: bool = True
+    ) -> list[Step]:
         """About `length` steps on keys of its own; `whole` if it may look at all keys."""
         writer = Writer(self.random, name)
         lines = self.templates + self.whole * (6 if whole else 0)
@@ -319,7 +321,7 @@ class Programs:
             elif kind < 0.06:
                 steps += writer.muted(self.templates)
             elif kind < 0.065:
-                steps += writer.subscriber()
+                steps += writer.subscriber() if subscribes else []
             elif kind < 0.07:
                 steps.append(writer.command(self.random.choice(["HELLO 2", "HELLO 3", "HELLO 4", "HELLO 3 FOO"]), "?"))
             elif kind < 0.075:

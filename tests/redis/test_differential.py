@@ -1,21 +1,34 @@
 """Random programs give the same replies through Puerta, over three nodes, as from one server of the same binary."""
 
+import contextlib
+import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 import pytest
 
-from playground.cluster import ValkeyCluster
+from playground.cluster import SLOTS, ClusterNode, ValkeyCluster
 from playground.servers import Valkey
 from puerta.protocol.slots import slot_of
+from tests.harness import Running, free_port
 from tests.redis.compare import check, run, run_apart
 from tests.redis.conftest import Front
 from tests.redis.programs import TAGS, Programs, Step
+from tests.redis.stage import CONFIG
 from tests.redis.wire import Wire
 
 AT_ONCE = 8
+
+BATCHES_BEFORE, BATCHES_AFTER = 5, 5
+"""... a master is killed, and when the cluster has another."""
+
+NOT_OF_ONE_NODE = (
+    "SCRIPT", "FUNCTION", "FCALL", "EVALSHA", "PUBLISH", "PUBSUB", "WAIT", " 0", "#values", "LOLWUT",
+)  # fmt: skip
 
 Compare = Callable[..., None]
 
@@ -112,3 +125,48 @@ def test_programs_while_slots_migrate(compare: Compare, cluster: ValkeyCluster) 
     finally:
         migrations.stop()
     assert len(migrations.moved) > 20
+
+
+def is_master(node: ClusterNode) -> bool:
+    return any("myself" in line[2] and "master" in line[2] for line in node.known())
+
+
+def test_programs_while_a_master_is_killed(server: Valkey, tmp_path: Path) -> None:
+    """What is on other nodes goes on as if nothing were; of the lost one all is right again when a replica has its place.
+
+    Without subscribers: who listens on a node that is lost is disconnected, as it may have missed something.
+    """
+    programs, seen, port = Programs(500, without=NOT_OF_ONE_NODE), Counter[bytes](), free_port()
+    with ValkeyCluster(replicas=1, node_timeout=1000, options=("--cluster-require-full-coverage", "no")) as cluster:
+        victim, heir = cluster.masters[1], cluster.replicas[1]
+        lost = range(SLOTS // 3, 2 * SLOTS // 3)
+        config = CONFIG.format(port=port, seeds=", ".join(cluster.addresses[:3]), more="")
+        with Running(tmp_path, config), contextlib.ExitStack() as stack:
+            ours = [stack.enter_context(Wire(port)) for _ in range(AT_ONCE)]
+            theirs = [stack.enter_context(Wire(server.port)) for _ in range(AT_ONCE)]
+
+            def batch(number: int, lost: Collection[int] = (), kill: bool = False) -> None:
+                """Those `lost` may be answered by errors."""
+                steps = [programs.program(f"k{number}.{each}.", 300, subscribes=False) for each in range(AT_ONCE)]
+                killer = threading.Timer(0.01, cluster.kill, [victim])
+                if kill:
+                    killer.start()
+                got = run(ours, steps, random.Random(number))
+                wanted = run(theirs, steps)
+                for each, program in enumerate(steps):
+                    seen.update(check(program, got[each], wanted[each], f"batch {number}, program {each}", lost))
+                if kill:
+                    killer.join()
+
+            numbers = itertools.count()
+            for number in itertools.islice(numbers, BATCHES_BEFORE):
+                batch(number)
+            batch(next(numbers), lost, kill=True)
+            assert any(error.startswith(b"-ERR the connection to node ") for error in seen), "none was under way"
+            key = next(b"%d" % number for number in itertools.count() if slot_of(b"%d" % number) in lost)
+            with Wire(port) as probe:
+                while probe.ask("SET", key, "x") != b"+OK\r\n":
+                    batch(next(numbers), lost)
+            assert is_master(heir)
+            for number in itertools.islice(numbers, BATCHES_AFTER):
+                batch(number)
