@@ -9,7 +9,6 @@ A key is a hash: it names the client in the shared store, where no identity may 
 """
 
 import re
-from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 
@@ -22,7 +21,6 @@ UNIX = "unix"
 _KINDS = frozenset(("address", "fingerprint", "session", "hybrid", "none"))
 
 
-@lru_cache(maxsize=4096)  # a client connects many times; this takes 15 µs of each connection
 def affinity_key(
     by: str,
     *,

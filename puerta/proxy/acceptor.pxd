@@ -1,5 +1,6 @@
 cimport cython
 from puerta.reactor.loop cimport Channel
+from puerta.reactor.native cimport accept, close_fd
 
 
 cdef class Acceptor(Channel):

@@ -14,6 +14,7 @@ from puerta.reactor import native
 
 if not cython.compiled:
     from puerta.reactor.loop import Channel
+    from puerta.reactor.native import accept, close_fd
 
 BATCH = 64
 """Connections accepted in one turn; then the established ones have theirs."""
@@ -46,7 +47,7 @@ class Acceptor(Channel):
     def on_event(self, events: int) -> None:
         route = self.route
         for _ in range(BATCH):
-            accepted = native.accept(self.fd)
+            accepted = accept(self.fd)
             if accepted is None:
                 return
             if isinstance(accepted, int):
@@ -54,7 +55,7 @@ class Acceptor(Channel):
                 return
             fd, host, port = accepted
             if route.full() or len(self.loop.channels) + 2 > self.most:
-                native.close_fd(fd)
+                close_fd(fd)
                 route.count("connections_total")
                 route.count("closed_limit")
                 continue

@@ -15,6 +15,7 @@ cdef class Route:
     cdef public Affinity affinity
     cdef public set sessions
     cdef public dict first_messages
+    cdef public dict keys
     cdef public object announcers
     cdef public object announces
     cdef public Py_ssize_t accepted

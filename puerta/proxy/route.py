@@ -59,6 +59,7 @@ class Route:
         )
         self.sessions: set[Any] = set()
         self.first_messages: dict[bytes, Any] = {}
+        self.keys: dict[tuple[str, bytes | None, bytes | None], bytes | None] = {}
         self.announcers = config.proxy_protocol.accept
         self.announces = config.proxy_protocol.send
         self.accepted = 0

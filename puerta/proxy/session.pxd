@@ -3,7 +3,7 @@ from puerta.proxy.affinity cimport Affinity
 from puerta.proxy.backend cimport Backend, candidates
 from puerta.proxy.route cimport Route
 from puerta.reactor.native cimport Buffer
-from puerta.reactor.relay cimport Owner, Side
+from puerta.reactor.relay cimport Owner, Side, join
 
 
 cdef enum:
@@ -45,6 +45,7 @@ cdef class Session(Owner):
     cpdef bint parse_proxy_header(self) except -1
     cpdef bint parse_first_message(self) except -1
     cpdef identify(self)
+    @cython.locals(known=dict, who=tuple, key=bytes)
     cpdef bytes affinity_key(self, bytes application, bytes server_name)
     @cython.locals(affinity=Affinity, backend=Backend)
     cpdef place(self)

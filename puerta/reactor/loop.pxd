@@ -6,6 +6,7 @@ cdef class Channel:
     cdef public int fd
     cdef public bint closed
     cdef public bint queued
+    cdef public bint resets
     cdef public Loop loop
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
@@ -19,7 +20,7 @@ cdef class Loop:
     cdef public Poller poller
     cdef public Buffer scratch
     cdef public double now
-    cdef public dict channels
+    cdef public set channels
     cdef public dict pending
     cdef public list grave
     cdef public list dirty
@@ -44,4 +45,5 @@ cdef class Loop:
     cpdef release(self)
     @cython.locals(channel=Channel)
     cpdef run_pending(self)
+    @cython.locals(channel=Channel)
     cpdef int bury(self) except -1

@@ -22,13 +22,14 @@ class Channel:
     """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once."""
 
     if not cython.compiled:
-        __slots__ = ("closed", "fd", "loop", "queued")
+        __slots__ = ("closed", "fd", "loop", "queued", "resets")
 
     def __init__(self, loop: "Loop", fd: int) -> None:
         self.loop = loop
         self.fd = fd
         self.closed = False
         self.queued = False
+        self.resets = False
 
     def on_event(self, events: int) -> None:
         """The socket became ready; `events` are epoll's bits."""
@@ -46,13 +47,13 @@ class Channel:
         """Close the socket at the end of this turn; unread input makes the kernel send a reset by itself."""
         if not self.closed:
             self.closed = True
-            self.loop.grave.append((self, False))
+            self.loop.grave.append(self)
 
     def abort(self) -> None:
         """Like `close`, but the peer sees a reset."""
         if not self.closed:
-            self.closed = True
-            self.loop.grave.append((self, True))
+            self.closed = self.resets = True
+            self.loop.grave.append(self)
 
 
 ROUNDS = cython.declare(cython.int, 3)
@@ -78,9 +79,9 @@ class Loop:
         self.poller = Poller()
         self.scratch = Buffer()
         self.now = now()
-        self.channels: dict[int, Channel] = {}
+        self.channels: set[Channel] = set()
         self.pending: dict[Channel, None] = {}
-        self.grave: list[tuple[Channel, bool]] = []
+        self.grave: list[Channel] = []
         self.dirty: list[Channel] = []
         self.held: list[Channel] = []
         self.held_until = 0.0
@@ -90,12 +91,12 @@ class Loop:
     def add(self, channel: Channel, edge: bool = True) -> None:
         """Watch the channel's socket from now on. Raises OSError when the system refuses (ENOSPC, ENOMEM)."""
         self.poller.add(channel.fd, channel, edge)
-        self.channels[channel.fd] = channel
+        self.channels.add(channel)
 
     def remove(self, channel: Channel) -> None:
         """Stop watching a channel whose socket stays open."""
         self.poller.remove(channel.fd)
-        del self.channels[channel.fd]
+        self.channels.remove(channel)
 
     def again(self, channel: Channel) -> None:
         """Call the channel's `on_again` once in the next turn: it stopped for fairness, not for want of input."""
@@ -208,10 +209,9 @@ class Loop:
 
     def bury(self) -> int:
         """Close the descriptors of the channels that were closed in this turn."""
-        for channel, reset in self.grave:
-            if self.channels.get(channel.fd) is channel:
-                del self.channels[channel.fd]
-            if reset:
+        for channel in self.grave:
+            self.channels.discard(channel)
+            if channel.resets:
                 abort_fd(channel.fd)
             else:
                 close_fd(channel.fd)

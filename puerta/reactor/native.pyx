@@ -330,6 +330,25 @@ cdef class Endpoint:
         return fd
 
 
+cdef str dotted(const unsigned char *octets):
+    """An IPv4 address in text; inet_ntop goes through printf."""
+    cdef char text[16]
+    cdef int length = 0
+    cdef int index, octet
+    for index in range(4):
+        octet = octets[index]
+        if octet >= 100:
+            text[length] = 48 + octet // 100
+            length += 1
+        if octet >= 10:
+            text[length] = 48 + octet // 10 % 10
+            length += 1
+        text[length] = 48 + octet % 10
+        text[length + 1] = 46  # "."
+        length += 2
+    return text[: length - 1].decode("ascii")
+
+
 cpdef object accept(int fd):
     """The next waiting connection as (descriptor, host, port), None when nobody waits, or the negative errno.
 
@@ -348,8 +367,8 @@ cpdef object accept(int fd):
         if errno not in (EINTR, ECONNABORTED, EPROTO, EPERM):
             return -errno
     if address.ss_family == AF_INET:
-        inet_ntop(AF_INET, &(<sockaddr_in *>&address).sin_addr, text, sizeof(text))
-        return accepted, (<bytes>text).decode("ascii"), ntohs((<sockaddr_in *>&address).sin_port)
+        host = dotted(<const unsigned char *>&(<sockaddr_in *>&address).sin_addr)
+        return accepted, host, ntohs((<sockaddr_in *>&address).sin_port)
     if address.ss_family == AF_INET6:
         inet_ntop(AF_INET6, &(<sockaddr_in6 *>&address).sin6_addr, text, sizeof(text))
         return accepted, (<bytes>text).decode("ascii"), ntohs((<sockaddr_in6 *>&address).sin6_port)

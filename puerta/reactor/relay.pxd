@@ -1,6 +1,6 @@
 cimport cython
 from puerta.reactor.loop cimport Channel, Loop
-from puerta.reactor.native cimport Buffer
+from puerta.reactor.native cimport Buffer, connect_error, send_bytes, shutdown_write
 
 
 cdef extern from "sys/epoll.h" nogil:
@@ -33,6 +33,7 @@ cdef class Side(Channel):
     cdef public Meter meter
     cdef public bint ended
     cdef public bint waiting
+    cdef public bint hung_up
     cdef public bint shut
     cdef public bint finishing
     cdef public Py_ssize_t room

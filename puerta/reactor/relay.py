@@ -16,9 +16,7 @@ import cython
 
 if not cython.compiled:
     from puerta.reactor.loop import Channel
-    from puerta.reactor.native import Buffer
-
-from puerta.reactor import native
+    from puerta.reactor.native import Buffer, connect_error, send_bytes, shutdown_write
 
 FIRST_READ = cython.declare(cython.Py_ssize_t, 64 << 10)
 """Bytes asked for at first. Full reads double it, up to the side's `most`; it never shrinks, for scratch memory is shared."""
@@ -60,18 +58,19 @@ class Owner:
 
 
 class Side(Channel):
-    """One socket of a session. `waiting` says that input was reported before the join and has not all been read."""
+    """One socket of a session. `waiting` says that input was reported before the join and has not all been read, `hung_up` that
+    its end was."""
 
     if not cython.compiled:
         __slots__ = (
-            "active", "ended", "finishing", "first", "meter", "most", "out", "peer", "received", "room", "session", "shut",
-            "waiting",
+            "active", "ended", "finishing", "first", "hung_up", "meter", "most", "out", "peer", "received", "room", "session",
+            "shut", "waiting",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, session: Any, meter: Meter, most: int) -> None:
         self.loop = loop
         self.fd = fd
-        self.closed = False
+        self.closed = self.resets = False
         self.session = session
         self.meter = meter
         self.peer: Any = None
@@ -80,6 +79,7 @@ class Side(Channel):
         self.shut = False
         self.finishing = False
         self.waiting = False
+        self.hung_up = False
         self.room = min(FIRST_READ, most)
         self.most = most
         self.received = 0
@@ -90,6 +90,7 @@ class Side(Channel):
         if self.peer is None:
             if events & READABLE:
                 self.waiting = True
+                self.hung_up = self.hung_up or (events & HANGUP) != 0
             session = self.session  # held, here and below: it may end and let go of us, and nobody else holds it
             session.on_event(self, events)
             return
@@ -100,7 +101,7 @@ class Side(Channel):
         if events & EPOLLERR and not self.closed:
             # What came before the reset was passed on just now; a reader too slow for it loses it, as with any reset.
             session = self.session
-            session.on_end(self, native.connect_error(self.fd) or errno.ECONNRESET)
+            session.on_end(self, connect_error(self.fd) or errno.ECONNRESET)
 
     def on_again(self) -> None:
         if self.peer is not None:
@@ -179,14 +180,14 @@ class Side(Channel):
             session = self.session
             session.on_end(self, 0)
         else:
-            native.shutdown_write(self.fd)
+            shutdown_write(self.fd)
         return 0
 
     def send(self, data: bytes) -> None:
         """Send `data` before anything that the relay will bring; for a PROXY header and the first message."""
         sent = 0
         if self.out is None:
-            sent = native.send_bytes(self.fd, data)
+            sent = send_bytes(self.fd, data)
             if sent == len(data):
                 return
             if sent < 0 and sent != AGAIN:
@@ -202,6 +203,6 @@ def join(client: Side, upstream: Side) -> None:
     client.peer = upstream
     upstream.peer = client
     if client.waiting:
-        client.pump(True)
+        client.pump(client.hung_up)
     if upstream.waiting and not upstream.closed:
-        upstream.pump(True)
+        upstream.pump(upstream.hung_up)
