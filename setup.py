@@ -24,6 +24,7 @@ COMPILED = [
     "puerta/proxy/redis_caller.py",
     "puerta/proxy/redis_latencies.py",
     "puerta/proxy/redis_upstream.py",
+    "puerta/proxy/redis_slots.py",
     "puerta/proxy/redis_cluster.py",
     "puerta/proxy/redis_gather.py",
     "puerta/proxy/redis_scatter.py",

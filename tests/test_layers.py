@@ -23,7 +23,6 @@ LONGER = {
     "reactor/native.py": 340,  # its twin
     "worker.py": 330,
     # State machines whose steps are read together:
-    "protocol/resp.py": 330,
     "proxy/session.py": 420,
     "proxy/redis_session.py": 450,
     "proxy/redis_cluster.py": 490,

@@ -38,3 +38,4 @@ cdef class Request:
 
 @cython.locals(negative=cython.bint, value=cython.Py_ssize_t, digit=cython.int)
 cdef Py_ssize_t number(const unsigned char *data, Py_ssize_t at, Py_ssize_t end) noexcept
+cdef bytes head(Py_ssize_t values)

@@ -109,7 +109,7 @@ class Scan:
 class Request:
     """One request as it comes in. `spans` are its arguments relative to its first byte, `at` its length once it is COMPLETE.
 
-    INLINE: the line is complete (`at` is its length with the line end) and `inline_arguments` takes it apart.
+    INLINE: the line is complete (`at` is its length with the line end) and `inline.arguments` takes it apart.
     BAD: `error` is what the server would say before it closes. `biggest` bounds a bulk string; until a client is
     `trusted` (authenticated) it gets the server's much smaller limits.
     """
@@ -220,58 +220,7 @@ class Request:
     def arguments(self, data: bytes) -> list[bytes]:
         """Of a complete request that `look` saw in `data`."""
         spans = self.spans
-        return [data[spans.offset(index) :][: spans.length(index)] for index in range(spans.count)]
-
-
-_ESCAPES = {ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("b"): 8, ord("a"): 7}
-
-
-def inline_arguments(line: bytes) -> list[bytes] | None:
-    """Take an inline command, without its line end, apart; None when its quotes are unbalanced.
-
-    As Valkey does (sds.c, sdssplitargs), where a word may go on behind a closing quote; Redis refuses that.
-    """
-    arguments: list[bytes] = []
-    at = 0
-    while True:
-        while at < len(line) and line[at : at + 1].isspace():
-            at += 1
-        if at >= len(line):
-            return arguments
-        word = bytearray()
-        while at < len(line) and line[at] not in b" \t\r\n":
-            quote = line[at]
-            if quote in b"\"'":
-                closed = _quoted(line, at + 1, quote, word)
-                if closed is None:
-                    return None
-                at = closed
-            else:
-                word.append(quote)
-                at += 1
-        arguments.append(bytes(word))
-
-
-def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int | None:
-    """Append what the quotes hold to `word`; the position behind the closing quote, or None when there is none."""
-    while at < len(line):
-        byte = line[at]
-        if byte == quote:
-            return at + 1
-        if byte == 92 and at + 2 < len(line):  # the last byte of a line is never escaped
-            digits = line[at + 2 : at + 4]
-            if quote == 39:
-                if line[at + 1] == 39:
-                    byte, at = 39, at + 1
-            elif (
-                line[at + 1] == 120 and len(digits) == 2 and all(digit in b"0123456789abcdefABCDEF" for digit in digits)
-            ):
-                byte, at = int(digits, 16), at + 3
-            else:
-                byte, at = _ESCAPES.get(line[at + 1], line[at + 1]), at + 1
-        word.append(byte)
-        at += 1
-    return None
+        return [data[spans.offsets[index] :][: spans.lengths[index]] for index in range(spans.count)]
 
 
 def whole(text: bytes) -> int | None:
@@ -285,6 +234,14 @@ def whole(text: bytes) -> int | None:
 
 # -- writing
 
+MOST_HEADS = cython.declare(cython.Py_ssize_t, 64)
+HEADS: list[bytes] = [b"*%d\r\n" % values for values in range(64)]
+
+
+def head(values: int) -> bytes:
+    """How an array of so many values begins."""
+    return HEADS[values] if values < MOST_HEADS else b"*%d\r\n" % values
+
 
 def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(data), data)
@@ -292,12 +249,12 @@ def bulk(data: bytes) -> bytes:
 
 def command(*arguments: bytes) -> bytes:
     """A request: an array of bulk strings."""
-    return b"*%d\r\n%s" % (len(arguments), b"".join(map(bulk, arguments)))
+    return head(len(arguments)) + b"".join(map(bulk, arguments))
 
 
 def array(values: list[bytes]) -> bytes:
     """An array of values that are already encoded."""
-    return b"*%d\r\n%s" % (len(values), b"".join(values))
+    return head(len(values)) + b"".join(values)
 
 
 def integer(value: int) -> bytes:

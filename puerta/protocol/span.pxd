@@ -5,8 +5,6 @@ cdef class Spans:
     cdef readonly Py_ssize_t count
     cpdef int clear(self) noexcept
     cpdef int push(self, Py_ssize_t offset, Py_ssize_t length) except -1
-    cdef Py_ssize_t offset(self, Py_ssize_t index) noexcept
-    cdef Py_ssize_t length(self, Py_ssize_t index) noexcept
 
 
 cdef class NameIndex:
@@ -18,4 +16,4 @@ cdef class NameIndex:
 
 
 cdef Py_ssize_t line_end(const unsigned char *data, Py_ssize_t at, Py_ssize_t end) noexcept
-cdef int key_slot(const unsigned char *data, Py_ssize_t offset, Py_ssize_t length) noexcept
+cpdef int key_slot(const unsigned char *data, Py_ssize_t offset, Py_ssize_t length) noexcept

@@ -26,12 +26,6 @@ class Spans:
         self.count += 1
         return 0
 
-    def offset(self, index: int) -> int:
-        return self.offsets[index]
-
-    def length(self, index: int) -> int:
-        return self.lengths[index]
-
 
 class NameIndex:
     """Upper-case names to values, found by any spelling in a buffer."""
@@ -54,7 +48,7 @@ def line_end(data: bytes | bytearray, at: int, end: int) -> int:
     return data.find(b"\r\n", at, end)
 
 
-def key_slot(data: bytearray, offset: int, length: int) -> int:
+def key_slot(data: bytes | bytearray, offset: int, length: int) -> int:
     """The hash slot of a key (Redis Cluster specification, "Hash tags")."""
     key = data[offset : offset + length]
     opened = key.find(b"{")

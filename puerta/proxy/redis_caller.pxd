@@ -34,6 +34,7 @@ cdef class Caller(Channel):
     cdef public Py_ssize_t pending
     cdef public Buffer out
     cdef public bint streaming
+    cdef public bint silent
     cdef public bint starved
     cdef public bint hopeless
     cdef public bint holding

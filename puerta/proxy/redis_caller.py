@@ -78,13 +78,13 @@ class Caller(Channel):
     `held` counts the bytes of replies that can't go out yet, `most` bounds them; a `starved` one takes no commands because
     too many are under way; one is `hopeless` that an upstream waited for in vain. One that has `ended` (its client will send
     no more) or is `leaving` (it will take no more) lives until its replies are out, and ends with the reason `farewell`. While
-    it is `holding`, what goes out waits a moment for more.
+    it is `holding`, what goes out waits a moment for more; while it is `silent`, the command being taken gets no reply.
     """
 
     if not cython.compiled:
         __slots__ = (
             "active", "ended", "farewell", "first", "first_byte", "held", "holding", "hopeless", "last", "leaving", "low",
-            "meter_out", "most", "out", "pending", "protocol", "sent", "starved", "streaming", "waited_by",
+            "meter_out", "most", "out", "pending", "protocol", "sent", "silent", "starved", "streaming", "waited_by",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, most: int, meter_out: Any) -> None:
@@ -103,6 +103,7 @@ class Caller(Channel):
         self.waited_by: Any = None
         self.hopeless = False
         self.holding = False
+        self.silent = False
         self.starved = False
         self.protocol = 2
         self.ended = False
@@ -122,6 +123,11 @@ class Caller(Channel):
         self.last = call
         self.pending += 1
         return 0
+
+    def enqueue_call(self, call: Call) -> None:
+        """`enqueue`, for plain Python."""
+        call.muted = self.silent
+        self.enqueue(call)
 
     def answered(self, call: Call, data: Any, start: int, length: int) -> int:
         """The reply data[start:start+length] of a call has come. At the head of the queue it goes straight out."""

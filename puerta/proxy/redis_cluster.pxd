@@ -2,6 +2,7 @@ cimport cython
 from puerta.protocol.span cimport Spans
 from puerta.proxy.redis_caller cimport Call
 from puerta.proxy.redis_latencies cimport Latencies
+from puerta.proxy.redis_slots cimport SlotMap
 from puerta.proxy.redis_upstream cimport Tally, Upstream
 
 
@@ -28,7 +29,7 @@ cdef class Node:
 
 
 cdef class Cluster:
-    cdef public list slots
+    cdef public SlotMap slots
     cdef public dict nodes
     cdef public object found_masters
     cdef public dict learned

@@ -15,6 +15,7 @@ import cython
 if not cython.compiled:
     from puerta.protocol.span import Spans
     from puerta.proxy.redis_caller import Call
+    from puerta.proxy.redis_slots import SlotMap
     from puerta.proxy.redis_upstream import Tally, Upstream
 
 from puerta import log
@@ -26,7 +27,6 @@ from puerta.proxy.redis_layout import READONLY
 from puerta.proxy.redis_resend import Resender
 from puerta.reactor import native
 
-SLOTS = 16384
 IDLE_CONNECTIONS = 16
 """Connections of their own that a node's sessions gave back and that are kept for the next."""
 
@@ -114,7 +114,7 @@ class Cluster:
         self.latencies = latencies
         self.schedule = schedule
         self.resolve = resolve
-        self.slots: list[Any] = [None] * SLOTS
+        self.slots = SlotMap()
         self.found = Spans()
         self.nodes: dict[Any, Node] = {}
         self.found_masters: list[Any] | None = None
@@ -130,7 +130,7 @@ class Cluster:
 
     def shared(self, slot: int, protocol: int, readonly: bool) -> Any:
         """The shared connection to a slot's node, or None when there is none to be had now."""
-        node = self.slots[slot]
+        node = self.slots.owner(slot)
         if node is None:
             node = self.owner(slot)
             if node is None:
@@ -144,7 +144,7 @@ class Cluster:
 
     def owner(self, slot: int) -> Any:
         """The node that has the slot. When we know of none, any: it may know better, or it says so in the cluster's words."""
-        node = self.slots[slot]
+        node = self.slots.owner(slot)
         if node is None:
             self.route.count_redis("refresh_wanted", 1)
             node = self.any_node()
@@ -313,7 +313,7 @@ class Cluster:
     def masters(self) -> list[Node]:
         """All nodes that have slots, in the order of their addresses."""
         if self.found_masters is None:
-            self.found_masters = sorted({node for node in self.slots if node is not None}, key=lambda node: node.id)
+            self.found_masters = sorted(set(self.slots.owners()) - {None}, key=lambda node: node.id)
         return self.found_masters
 
     # -- failures

@@ -33,12 +33,11 @@ _ids = itertools.count(1)
 class State:
     """What a client set up by its commands, and loses with RESET.
 
-    `trusted`: it may do more than authenticate. `muted` and `skip_next` are CLIENT REPLY's; `silent` says that the command being
-    taken now gets no reply.
+    `trusted`: it may do more than authenticate. `muted` and `skip_next` are CLIENT REPLY's.
     """
 
     __slots__ = (
-        "id", "library", "library_version", "muted", "name", "pubsub", "session", "silent", "skip_next", "transaction",
+        "id", "library", "library_version", "muted", "name", "pubsub", "session", "skip_next", "transaction",
         "trusted", "user", "waiting",
     )  # fmt: skip
 
@@ -56,7 +55,7 @@ class State:
         self.name = b""
         self.user = DEFAULT_USER
         self.trusted = self.session.route.config.client_auth.password is None
-        self.muted = self.skip_next = self.silent = False
+        self.muted = self.skip_next = False
         self.session.protocol = 2
         self.refresh()
 
@@ -92,9 +91,9 @@ def take(session: Any, arguments: list[bytes]) -> bool:
     """Do what the command asks for; False = not yet."""
     state = session.state
     skips, state.skip_next = state.skip_next, False
-    state.silent = state.muted or skips
+    session.silent = state.muted or skips
     taken = decide(session, state, arguments)
-    state.silent = False
+    session.silent = False
     if skips:
         state.skip_next = state.skip_next or not taken
         state.refresh()

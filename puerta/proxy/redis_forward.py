@@ -51,7 +51,7 @@ def unavailable(session: Any, slot: int, upstream: Any) -> bytes:
         return b"-ERR node %s is behind with its replies; try again\r\n" % upstream.node.id.encode()
     if slot < 0:
         return b"-CLUSTERDOWN The cluster is down\r\n"
-    node = session.cluster.slots[slot]
+    node = session.cluster.slots.owner(slot)
     if node is None:
         return b"-CLUSTERDOWN Hash slot not served\r\n"
     return b"-CLUSTERDOWN node %s can't be reached\r\n" % node.id.encode()

@@ -1,4 +1,6 @@
 cimport cython
+from puerta.protocol.resp cimport head
+from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_caller cimport Call, Caller, new_call
 from puerta.proxy.redis_latencies cimport Latencies
 from puerta.reactor.native cimport Buffer
@@ -14,6 +16,8 @@ cdef class Gather:
     cdef public Py_ssize_t held
     cdef public Py_ssize_t failures
     cdef public Call main
+    @cython.locals(main=Call)
+    cdef int begin(self, Caller session, Spec spec, object combine, bint tolerant) except -1
     cpdef expect(self, Call leg)
     cpdef seal(self)
     cpdef settle(self)
@@ -24,6 +28,9 @@ cdef class Gather:
 
 @cython.locals(whole=Buffer, reply=bytes)
 cpdef bytes one_each(list replies)
+
+@cython.locals(gather=Gather)
+cdef Gather new_gather(Caller session, Spec spec, object combine)
 
 @cython.locals(whole=Gather)
 cpdef collect(Call call, bytes reply)

@@ -7,6 +7,7 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from puerta.protocol.resp import head
     from puerta.proxy.redis_caller import Call, new_call
     from puerta.reactor.native import Buffer
 
@@ -34,6 +35,10 @@ class Gather:
         __slots__ = ("combine", "failures", "held", "latencies", "legs", "main", "outstanding", "session", "tolerant")
 
     def __init__(self, session: Any, spec: Any, combine: Combine, tolerant: bool = False) -> None:
+        self.begin(session, spec, combine, tolerant)
+
+    def begin(self, session: Any, spec: Any, combine: Combine, tolerant: bool) -> int:
+        """Take the command's place in the session's queue."""
         self.session = session
         self.latencies = session.cluster.latencies
         self.combine = combine
@@ -45,8 +50,10 @@ class Gather:
         self.outstanding = 1
         main = new_call(session, spec, RAW, False, session.loop.now)
         main.gather = self
+        main.muted = session.silent
         self.main: Any = main
-        session.enqueue_call(main)
+        session.enqueue(main)
+        return 0
 
     def expect(self, leg: Call) -> None:
         """One more leg, which its sender puts on its way."""
@@ -116,6 +123,15 @@ class Gather:
             leg.caller = None
 
 
+def new_gather(session: Any, spec: Any, combine: Combine) -> Gather:
+    """A Gather, made without the price of a constructor that takes Python objects."""
+    if not cython.compiled:
+        return Gather(session, spec, combine)
+    gather: Any = Gather.__new__(Gather)
+    gather.begin(session, spec, combine, False)
+    return gather  # type: ignore[no-any-return]
+
+
 def collect(call: Call, reply: bytes) -> None:
     """A leg's reply. What can't be made of it must not cost the connection: others share it."""
     gather = call.gather
@@ -153,7 +169,8 @@ def in_order(positions: list[int], replies: list[bytes]) -> bytes:
 def one_each(replies: list[bytes]) -> bytes:
     """MGET, with every key in a leg of its own: arrays of one element, in the order of the keys."""
     whole = Buffer()
-    whole.append(b"*%d\r\n" % len(replies))
+    whole.reserve(sum([len(reply) for reply in replies]))
+    whole.append(head(len(replies)))
     for reply in replies:
         if reply[1] != ONE or reply[2] != RETURN:
             raise ValueError("a reply to MGET of one key that is no array of one")
@@ -212,6 +229,7 @@ def sums_by_name(replies: list[bytes]) -> bytes:
 
 
 COMBINE: dict[int, Combine] = {
+    commands.ARRAY_BY_POSITION: one_each,
     commands.ALL_OK: first,
     commands.AND_ARRAY: all_of_each,
     commands.ANY_OK: first_fine,
@@ -224,15 +242,11 @@ COMBINE: dict[int, Combine] = {
     commands.SUM_PAIRS: sums_by_name,
     commands.UNION: united,
 }
-"""By the table's `aggregate`."""
+"""By the table's `aggregate`, where no leg has several keys whose values have a place."""
 
 
-def combiner(spec: Any, groups: dict[int, list[int]] | None) -> Combine:
-    """How the replies to the legs of a command that was taken apart by slot become one; `groups` are the keys' positions,
-    None when each leg has one key."""
+def combiner(spec: Any, positions: list[int]) -> Combine:
+    """How the replies to legs of several keys become one. `positions` are those of the keys in the order of the legs."""
     if spec.aggregate != commands.ARRAY_BY_POSITION:
         return COMBINE[spec.aggregate]
-    if groups is None:
-        return one_each
-    positions = [position for group in groups.values() for position in group]
     return lambda replies: in_order(positions, replies)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from puerta.protocol import resp, slots
+from puerta.proxy.redis_slots import SlotMap
 
 READONLY = resp.command(b"READONLY")
 
@@ -12,7 +13,7 @@ LEARNED_SECONDS = 1.0
 
 def apply(cluster: Any, layout: dict[str, Any]) -> None:
     """Take over a published layout; the connections to nodes that are gone get closed by and by."""
-    owners: list[Any] = [None] * slots.SLOTS
+    owners = SlotMap()
     masters: set[Any] = set()
     replicas: set[Any] = set()
     others: set[Any] = set()
@@ -23,12 +24,11 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
         replicas.update(node for node, _ in known)
         master.replicas = [node for node, up in known if up]
         for first, last in entry["slots"]:
-            owners[first : last + 1] = [master] * (last + 1 - first)
+            owners.put(first, last, master)
     spares = {listed(cluster, entry) for entry in layout["spares"]}
     keep_learned(cluster, owners, masters | spares)
-    moved = {
-        slot for slot, (before, after) in enumerate(zip(cluster.slots, owners, strict=True)) if before is not after
-    }
+    pairs = zip(cluster.slots.owners(), owners.owners(), strict=True)
+    moved = {slot for slot, (before, after) in enumerate(pairs) if before is not after}
     cluster.slots = owners
     cluster.found_masters = None
     for node in set(cluster.nodes.values()) - masters - replicas - others - spares:
@@ -47,14 +47,14 @@ def listed(cluster: Any, entry: dict[str, Any]) -> Any:
     return node
 
 
-def keep_learned(cluster: Any, owners: list[Any], candidates: set[Any]) -> None:
+def keep_learned(cluster: Any, owners: SlotMap, candidates: set[Any]) -> None:
     """A look takes its time: what a redirection said meanwhile stands."""
     oldest = cluster.loop.now - LEARNED_SECONDS
     for slot, (node, when) in list(cluster.learned.items()):
         if when < oldest:
             del cluster.learned[slot]
         elif node in candidates:
-            owners[slot] = node
+            owners.put(slot, slot, node)
 
 
 def take_role(cluster: Any, node: Any, master: bool, replica: bool) -> None:
@@ -91,16 +91,16 @@ def move(cluster: Any, slot: int, node: Any) -> None:
 
     nothing may ask both of them for their keys.
     """
-    before = cluster.slots[slot]
+    before = cluster.slots.owner(slot)
     cluster.route.count_redis("refresh_wanted", 1)
     if before is node:
         return
     moved = {slot}
     if before is not None and node in before.replicas:
-        moved = {each for each, owner in enumerate(cluster.slots) if owner is before}
+        moved = {each for each, owner in enumerate(cluster.slots.owners()) if owner is before}
     for each in moved:
         cluster.learned[each] = (node, cluster.loop.now)
-        cluster.slots[each] = node
+        cluster.slots.put(each, each, node)
     node.deposed = 0.0  # it is in office, whatever it was in the last layout
     cluster.found_masters = None
     for upstream in (before.resp2, before.resp3) if before is not None else cluster.connections:

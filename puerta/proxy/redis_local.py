@@ -70,9 +70,9 @@ def leave(session: Any, spec: Any, arguments: list[bytes]) -> None:
 
 def reset(session: Any, spec: Any, arguments: list[bytes]) -> bytes:
     state = session.state
-    skipped = state.silent and not state.muted
+    skipped = session.silent and not state.muted
     state.reset()
-    state.silent = skipped  # what CLIENT REPLY SKIP skips is this very reply
+    session.silent = skipped  # what CLIENT REPLY SKIP skips is this very reply
     return b"+RESET\r\n"
 
 
@@ -228,7 +228,7 @@ def client_reply(session: Any, spec: Any, arguments: list[bytes]) -> bytes | Non
     else:
         state.muted = mode == b"OFF"
     if mode == b"ON":
-        state.silent = False
+        session.silent = False
     state.refresh()
     return OK if mode == b"ON" else None
 

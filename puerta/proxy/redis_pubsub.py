@@ -274,7 +274,7 @@ def unsubscribe(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     if pubsub is not None:
         gone = pubsub.moving.forget(names) if sharded else []
         names = names or gone
-        sharding = {session.cluster.slots[slot]} if slot >= 0 else set(pubsub.upstreams) - {ANY}
+        sharding = {session.cluster.slots.owner(slot)} if slot >= 0 else set(pubsub.upstreams) - {ANY}
         places = [place for place in pubsub.upstreams if place in (sharding if sharded else {ANY})]
     if places:
         Change(pubsub, spec, slot, resp.command(*arguments)).begin(places)

@@ -1,25 +1,26 @@
 cimport cython
-from puerta.protocol.resp cimport Request
+from puerta.protocol.resp cimport Request, head
 from puerta.protocol.spec cimport Spec
 from puerta.protocol.span cimport Spans, key_slot, line_end
 from puerta.proxy.redis_caller cimport Call, Caller, new_call
 from puerta.proxy.redis_cluster cimport Cluster
-from puerta.proxy.redis_gather cimport Gather
+from puerta.proxy.redis_gather cimport Gather, new_gather
 from puerta.proxy.redis_upstream cimport Upstream
 from puerta.reactor.native cimport Buffer
 
 
 @cython.locals(
-    spans=Spans, step=cython.Py_ssize_t, name_at=cython.Py_ssize_t, name=bytes, head=bytes, found=Spans, gather=Gather,
-    number=cython.Py_ssize_t, leg=Call, upstream=Upstream, before=cython.Py_ssize_t, groups=dict, group=list,
-    index=cython.Py_ssize_t, slot=cython.int,
+    spans=Spans, step=cython.Py_ssize_t, found=Spans, apart=cython.bint, positions=list, gather=Gather, number=cython.Py_ssize_t,
+    after=cython.Py_ssize_t, slot=cython.int, leg=Call, upstream=Upstream, log=Buffer, before=cython.Py_ssize_t,
 )
 cdef int scatter(Caller session, Cluster cluster, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
-@cython.locals(upstream=Upstream)
-cdef Upstream way(Cluster cluster, Gather gather, Call leg)
+@cython.locals(data=bytes, request=Request)
+cpdef int split(Caller session, Spec spec, list arguments) except -1
 @cython.locals(index=cython.Py_ssize_t, before=cython.Py_ssize_t, slot=cython.int)
 cdef int are_apart(Spans found, Spans spans, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1
-@cython.locals(groups=dict, index=cython.Py_ssize_t)
-cdef dict by_slot(Spans spans, Py_ssize_t step, const unsigned char *data, Py_ssize_t start)
+@cython.locals(groups=dict, index=cython.Py_ssize_t, slot=cython.int, group=list)
+cdef int by_slot(Spans found, Spans spans, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1
+@cython.locals(at=cython.Py_ssize_t)
+cdef int put_name(Buffer log, Spans spans, Py_ssize_t words, const unsigned char *data, Py_ssize_t start) except -1
 @cython.locals(at=cython.Py_ssize_t, end=cython.Py_ssize_t)
 cdef int put_key(Buffer log, Spans spans, Py_ssize_t index, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1

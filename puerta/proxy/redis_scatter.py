@@ -1,4 +1,4 @@
-"""MGET, MSET, DEL and their like taken apart on the usual path: the request's own bytes again, slot by slot.
+"""MGET, MSET, DEL and their like taken apart: the request's own bytes again, slot by slot.
 
 Each leg is appended to its node's connection as a command of its own; a Gather makes one reply of all. Compiled, as keys over
 all nodes are an everyday request.
@@ -9,11 +9,13 @@ from typing import Any
 import cython
 
 if not cython.compiled:
+    from puerta.protocol.resp import Request, head
     from puerta.protocol.span import key_slot, line_end
     from puerta.proxy.redis_caller import new_call
-    from puerta.proxy.redis_gather import Gather
+    from puerta.proxy.redis_gather import new_gather
 
-from puerta.proxy.redis_gather import UNREACHABLE, combiner
+from puerta.protocol import resp
+from puerta.proxy.redis_gather import COMBINE, UNREACHABLE, combiner
 
 MOST_APART = cython.declare(cython.Py_ssize_t, 64)
 """Words of a request up to which every key is compared with all before it; beyond it a dictionary finds equal slots."""
@@ -23,48 +25,45 @@ def scatter(session: Any, cluster: Any, spec: Any, request: Any, data: Any, star
     """Send the legs of a request whose words are data[start:]. 0: its keys are all in one slot, and nothing was done."""
     spans = request.spans
     step = spec.step
-    name_at = line_end(data, start, start + request.at) + 2
-    name = bytes(data[name_at : start + spans.offset(0) + spans.length(0) + 2])
     found = cluster.found
-    if are_apart(found, spans, step, data, start):
-        head = b"*%d\r\n%b" % (1 + step, name)
-        gather = Gather(session, spec, combiner(spec, None))
-        for number in range(found.count):
-            leg = new_call(session, spec, found.offset(number), spec.readonly, session.loop.now)
-            upstream = way(cluster, gather, leg)
-            if upstream is not None:
-                before = upstream.log.size()
-                upstream.log.append(head)
-                put_key(upstream.log, spans, found.length(number), step, data, start)
-                leg.length = upstream.log.size() - before
-                upstream.push_call(leg)
-    else:
-        groups = by_slot(spans, step, data, start)
-        if len(groups) == 1:
-            return 0
-        gather = Gather(session, spec, combiner(spec, groups))
-        for slot, group in groups.items():
-            leg = new_call(session, spec, slot, spec.readonly, session.loop.now)
-            upstream = way(cluster, gather, leg)
-            if upstream is not None:
-                before = upstream.log.size()
-                upstream.log.append(b"*%d\r\n%b" % (1 + len(group) * step, name))
-                for index in group:
-                    put_key(upstream.log, spans, index, step, data, start)
-                leg.length = upstream.log.size() - before
-                upstream.push_call(leg)
+    apart = are_apart(found, spans, step, data, start)
+    if not apart:
+        by_slot(found, spans, step, data, start)
+    if found.offsets[0] == found.offsets[found.count - 1]:
+        return 0
+    positions = [] if apart else [found.lengths[number] for number in range(found.count)]
+    gather = new_gather(session, spec, COMBINE[spec.aggregate] if apart else combiner(spec, positions))
+    number = 0
+    while number < found.count:
+        slot = found.offsets[number]
+        after = number + 1
+        while after < found.count and found.offsets[after] == slot:
+            after += 1
+        leg = new_call(session, spec, slot, spec.readonly, session.loop.now)
+        gather.expect(leg)
+        upstream = cluster.shared(slot, session.protocol, spec.readonly)
+        if upstream is None or upstream.full():
+            gather.leg_answered(leg, UNREACHABLE)
+        else:
+            log = upstream.log
+            before = log.size()
+            put_name(log, spans, 1 + (after - number) * step, data, start)
+            while number < after:
+                put_key(log, spans, found.lengths[number], step, data, start)
+                number += 1
+            leg.length = log.size() - before
+            upstream.push_call(leg)
+        number = after
     gather.seal()
     return 1
 
 
-def way(cluster: Any, gather: Any, leg: Any) -> Any:
-    """The connection for one more leg, or None when there is no way: then the leg is answered already."""
-    gather.expect(leg)
-    upstream = cluster.shared(leg.slot, leg.caller.protocol, leg.readonly)
-    if upstream is None or upstream.full():
-        gather.leg_answered(leg, UNREACHABLE)
-        return None
-    return upstream
+def split(session: Any, spec: Any, arguments: list[bytes]) -> int:
+    """`scatter`, for a command that is there in Python's objects."""
+    data = resp.command(*arguments)
+    request = Request(len(data))
+    request.look(data)
+    return scatter(session, session.cluster, spec, request, data, 0)
 
 
 def are_apart(found: Any, spans: Any, step: int, data: Any, start: int) -> int:
@@ -73,25 +72,38 @@ def are_apart(found: Any, spans: Any, step: int, data: Any, start: int) -> int:
     if spans.count > MOST_APART:
         return 0
     for index in range(1, spans.count, step):
-        slot = key_slot(data, start + spans.offset(index), spans.length(index))
+        slot = key_slot(data, start + spans.offsets[index], spans.lengths[index])
         for before in range(found.count):
-            if found.offset(before) == slot:
+            if found.offsets[before] == slot:
                 return 0
         found.push(slot, index)
     return 1
 
 
-def by_slot(spans: Any, step: int, data: Any, start: int) -> dict[int, list[int]]:
-    """Positions of the keys, grouped by their slot in the order of first appearance."""
+def by_slot(found: Any, spans: Any, step: int, data: Any, start: int) -> int:
+    """Put into `found` the slot and the position of each key, those of one slot together."""
     groups: dict[int, list[int]] = {}
     for index in range(1, spans.count, step):
-        groups.setdefault(key_slot(data, start + spans.offset(index), spans.length(index)), []).append(index)
-    return groups
+        slot = key_slot(data, start + spans.offsets[index], spans.lengths[index])
+        groups.setdefault(slot, []).append(index)
+    found.clear()
+    for slot, group in groups.items():
+        for index in group:
+            found.push(slot, index)
+    return 0
+
+
+def put_name(log: Any, spans: Any, words: int, data: Any, start: int) -> int:
+    """Begin a command of so many words with the first word of the request."""
+    log.append(head(words))
+    at = line_end(data, start, start + spans.offsets[0]) + 2
+    log.extend(data, at, start + spans.offsets[0] + spans.lengths[0] + 2 - at)
+    return 0
 
 
 def put_key(log: Any, spans: Any, index: int, step: int, data: Any, start: int) -> int:
     """From behind the word before the key to behind the last that belongs to the key."""
-    at = spans.offset(index - 1) + spans.length(index - 1) + 2
-    end = spans.offset(index + step - 1) + spans.length(index + step - 1) + 2
+    at = spans.offsets[index - 1] + spans.lengths[index - 1] + 2
+    end = spans.offsets[index + step - 1] + spans.lengths[index + step - 1] + 2
     log.extend(data, start + at, end - at)
     return 0

@@ -182,7 +182,7 @@ def info_sections(session: Any) -> dict[str, dict[str, Any]]:
         "Puerta": {
             "route": route.name,
             "cluster_masters": len(nodes),
-            "cluster_slots_covered": sum(node is not None for node in session.cluster.slots),
+            "cluster_slots_covered": sum(node is not None for node in session.cluster.slots.owners()),
             "upstream_connections": len(session.cluster.connections),
             "commands_in_this_worker": route.commands_taken(),
             "redirects_moved": route.redis_count("redirects_moved"),

@@ -27,7 +27,7 @@ if not cython.compiled:
     AGAIN = -errno.EAGAIN
 
 from puerta import log
-from puerta.protocol import resp
+from puerta.protocol import inline, resp
 from puerta.proxy import redis_commands, redis_forward
 
 READ = cython.declare(cython.Py_ssize_t, 64 << 10)
@@ -231,7 +231,7 @@ class RedisSession(Caller):
     def dispatch(self, request: Any, data: Any, start: int) -> int:
         """Send one command on its way; 0 when it has to wait (it is then taken again)."""
         spans = request.spans
-        spec = self.index.find(data, start + spans.offset(0), spans.length(0))
+        spec = self.index.find(data, start + spans.offsets[0], spans.lengths[0])
         if spec is None or self.special or spec.first == 0:
             return self.command(request, data, start)
         splits = spec.kind == SPLIT
@@ -252,13 +252,13 @@ class RedisSession(Caller):
         """The usual way: keys at fixed places and in one slot."""
         spans = request.spans
         at = spec.first
-        slot = key_slot(data, start + spans.offset(at), spans.length(at))
+        slot = key_slot(data, start + spans.offsets[at], spans.lengths[at])
         if spec.last != at:
             last = spec.last if spec.last > 0 else spans.count + spec.last
             step = spec.step
             at += step
             while at <= last:
-                if key_slot(data, start + spans.offset(at), spans.length(at)) != slot:
+                if key_slot(data, start + spans.offsets[at], spans.lengths[at]) != slot:
                     self.reply(redis_forward.CROSSSLOT)
                     return 1
                 at += step
@@ -277,15 +277,15 @@ class RedisSession(Caller):
         spans = request.spans
         arguments = []
         for index in range(spans.count):
-            at = start + spans.offset(index)
-            arguments.append(bytes(data[at : at + spans.length(index)]))
+            at = start + spans.offsets[index]
+            arguments.append(bytes(data[at : at + spans.lengths[index]]))
         taken = redis_commands.take(self, arguments)
         if taken:
             self.commands += 1
         return 1 if taken else 0
 
     def inline(self, line: bytes) -> bool:
-        arguments = resp.inline_arguments(line.removesuffix(b"\n").removesuffix(b"\r"))
+        arguments = inline.arguments(line.removesuffix(b"\n").removesuffix(b"\r"))
         if arguments is None:
             self.protocol_error(b"unbalanced quotes in request")
             return True
@@ -301,14 +301,9 @@ class RedisSession(Caller):
     def reply(self, data: bytes) -> None:
         """Answer the command that is being taken now, in its turn."""
         call = new_call(self, None, -1, False, self.loop.now)
-        call.muted = self.state.silent
+        call.muted = self.silent
         self.enqueue(call)
         self.answer(call, data)
-
-    def enqueue_call(self, call: Any) -> None:
-        """`enqueue`, for plain Python."""
-        call.muted = self.state.silent
-        self.enqueue(call)
 
     def protocol_error(self, text: bytes) -> None:
         """As the server does: the replies that are due, the error, and the end."""

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from puerta.protocol import commands, resp, slots
+from puerta.protocol import commands, resp
+from puerta.proxy import redis_scatter
 from puerta.proxy.redis_caller import RAW
 from puerta.proxy.redis_forward import forward
-from puerta.proxy.redis_gather import COMBINE, Gather, combiner, first_fine
+from puerta.proxy.redis_gather import COMBINE, Gather, first_fine
 from puerta.proxy.redis_scan import scan
 from puerta.proxy.redis_wait import wait
 
@@ -20,32 +21,14 @@ def take(session: Any, spec: Any, arguments: list[bytes]) -> bool:
 # -- by slot
 
 
-def by_slot(arguments: list[bytes], step: int) -> dict[int, list[int]]:
-    """Positions of the keys, grouped by their slot in the order of first appearance."""
-    groups: dict[int, list[int]] = {}
-    for position in range(1, len(arguments), step):
-        groups.setdefault(slots.slot_of(arguments[position]), []).append(position)
-    return groups
-
-
 def split_by_slot(session: Any, spec: Any, arguments: list[bytes]) -> bool:
     """MGET, DEL and their like. Not atomic over several slots, as each slot may be another node's."""
     step = spec.step
     if (len(arguments) - 1) % step:
         session.reply(resp.error(commands.wrong_arity(spec)))
         return True
-    groups = by_slot(arguments, step)
-    if len(groups) == 1:
+    if not redis_scatter.split(session, spec, arguments):
         forward(session, spec, arguments)
-        return True
-    gather = Gather(session, spec, combiner(spec, groups))
-    for slot, group in groups.items():
-        parts = [arguments[0]]
-        for position in group:
-            parts.extend(arguments[position : position + step])
-        upstream = session.cluster.shared_for(slot, session.protocol, spec.readonly)
-        gather.add(spec, slot, upstream, resp.command(*parts))
-    gather.seal()
     return True
 
 

@@ -91,7 +91,7 @@ class Transaction:
     def on_watched_node(self, slot: int) -> bool:
         if self.watching is None or slot in self.watched:
             return True
-        return self.session.cluster.slots[slot] is self.watching.node
+        return self.session.cluster.slots.owner(slot) is self.watching.node
 
     def unwatch(self) -> None:
         """Give the connection back, with nothing watched on it."""

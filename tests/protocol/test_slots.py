@@ -1,10 +1,13 @@
 """Hash slots, against a real server's own arithmetic, and redirections."""
 
+import random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from puerta.protocol.slots import SLOTS, parse_redirect, slot_of
+from puerta.protocol.span import key_slot
 from tests.protocol.conftest import Node
 
 TAGGED = [
@@ -82,3 +85,14 @@ def test_anything_else_is_no_redirection(line: bytes) -> None:
         kind, slot, host, port = found
         assert kind in ("MOVED", "ASK") and 0 <= slot < SLOTS and 0 < port < 65536
         assert len(host) < 256 and not set(host) & set(" []?\r\n\0/")
+
+
+def test_a_key_within_a_buffer() -> None:
+    """Every length, as bytes are taken several at once, with and without a hash tag."""
+    choose = random.Random(5)
+    for length in [*range(70)] * 10:
+        key = choose.randbytes(length)
+        tagged = key[: length // 3] + b"{" + key + b"}" + key
+        for each in (key, tagged):
+            data = b"before" + each + b"behind"
+            assert key_slot(data, 6, len(each)) == slot_of(each)

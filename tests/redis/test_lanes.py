@@ -43,9 +43,6 @@ class Client(Caller):
         super().__init__(loop, fd, 1 << 20, Meter())
         self.cluster = cluster
 
-    def enqueue_call(self, call: Any) -> None:
-        self.added = call
-
 
 @pytest.fixture
 def upstream() -> Sent:

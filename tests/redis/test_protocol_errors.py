@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from playground.servers import Valkey
-from puerta.protocol import resp
+from puerta.protocol import inline, resp
 from tests.redis.conftest import PASSWORD, Front
 from tests.redis.wire import Wire, request
 
@@ -122,7 +122,7 @@ def test_who_is_not_known_gets_the_servers_answer(front: Front, guarded_server: 
 @given(st.text("ab \"'\\xn0\t\x0b\x0cré4", max_size=24).map(lambda text: text.encode("latin-1")))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_inline_arguments_are_the_servers(server: Valkey, text: bytes) -> None:
-    found = resp.inline_arguments(b"ECHO " + text)
+    found = inline.arguments(b"ECHO " + text)
     with Wire(server.port) as wire:
         wire.send(b"ECHO " + text + b"\r\n")
         said = wire.frame()
