@@ -91,7 +91,7 @@ class Caller(Channel):
         self.loop = loop
         self.fd = fd
         self.closed = False
-        self.queued = False
+        self.queued = self.resets = False
         self.most = most
         self.low = min(LOW_WATER, most // 8)
         self.first: Any = None

@@ -86,7 +86,7 @@ class Upstream(Channel):
         self.loop = loop
         self.fd = fd
         self.closed = False
-        self.queued = False
+        self.queued = self.resets = False
         self.cluster = cluster
         self.node = node
         self.tally = node.tally
