@@ -14,8 +14,8 @@ from bench import processes, programs
 from playground.servers import Server, free_port
 
 CONFIGS = programs.HERE / "configs"
-FILES = 18000
-"""Descriptors one process may need at 5,000 idle connections, with room to spare."""
+FILES = 19000
+"""Descriptors one process may need at 9,000 idle connections, two for each."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Haproxy(Side):
     name = "haproxy"
     needs = ("haproxy",)
     template = CONFIGS / "haproxy.cfg"
-    connections = 9000
+    connections = 9200
     splice = ""
 
     def values(self) -> dict[str, str]:

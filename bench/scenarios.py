@@ -127,7 +127,16 @@ class RedisScenario(Scenario):
     first: int = field(kw_only=True)
     """Requests of the warm-up."""
 
+    crowd: int = 0
+    """Connections that are open meanwhile and do nothing but a round trip at their beginning and one at their end."""
+
     def measure(self, side: Side, backend: Backend, seconds: float) -> Sample:
+        if not self.crowd:
+            return self.loaded(side, backend, seconds)
+        with load.held(side.port, self.crowd, TINY.name(0).decode()):
+            return self.loaded(side, backend, seconds)
+
+    def loaded(self, side: Side, backend: Backend, seconds: float) -> Sample:
         rate = load.redis(self.load, side.port, self.first).throughput
         count = max(1, round(rate * seconds / self.load.pipeline)) * self.load.pipeline
         hits, misses = backend.served()
@@ -201,6 +210,10 @@ SCENARIOS: dict[str, Scenario] = {
             "tcp-connect", "a new connection for each round trip, 50 clients", "tcp", TCP_PEERS, "single",
             load=read(TINY, 50, keep_alive=False), first=1500,
         ),
+        RedisScenario(
+            "tcp-crowd", "tcp-small beside 9,000 idle connections", "tcp", TCP_PEERS, "single",
+            load=read(TINY, 50), first=6000, crowd=9000,
+        ),
         IdleScenario("tcp-idle", "5,000 idle connections", "tcp", TCP_PEERS, "single", needs=("valkey-server",)),
         HelloScenario(
             "mongo-connect", "TCP connect, hello, close; 50 clients that are kept on one of 3 servers", "mongodb",
@@ -209,6 +222,10 @@ SCENARIOS: dict[str, Scenario] = {
         RedisScenario(
             "redis-p1", "GET of random keys, 50 clients", "redis", REDIS_PEERS, "cluster",
             load=read(TINY, 50), first=6000,
+        ),
+        RedisScenario(
+            "redis-crowd", "redis-p1 beside 10,000 idle connections", "redis", ("envoy",), "cluster",
+            load=read(TINY, 50), first=6000, crowd=10_000,
         ),
         RedisScenario(
             "redis-p16", "GET of random keys, 50 clients, pipelines of 16", "redis", REDIS_PEERS, "cluster",

@@ -46,7 +46,7 @@ class RedisRouteRunner:
         self.backends: list[Any] = []
         self.sessions: set[Any] = set()
         self.openings: Deadlines = Deadlines(HEADER_SECONDS, lambda one: one.end("handshake_timeout"))
-        self.bytes_in, self.bytes_out = Meter(), Meter()
+        self.bytes_in, self.bytes_out, self.taken = Meter(), Meter(), Meter()
         self.cells = board.cells
         self.table = board.route(config.name)
         self.at = {column: self.table.index(row, column) for column in ROUTE}
@@ -75,7 +75,6 @@ class RedisRouteRunner:
         )
         self.nodes = NodeCells(board, config.name, row)
         self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)
-        self.taken_before = 0
 
     # -- counters
 
@@ -90,7 +89,7 @@ class RedisRouteRunner:
         return self.redis.sum(column)
 
     def commands_taken(self) -> int:
-        return self.taken_before + sum(int(session.commands) for session in self.sessions)
+        return int(self.cells[self.at["commands_total"]]) + self.taken.total
 
     @property
     def connections(self) -> int:
@@ -116,7 +115,6 @@ class RedisRouteRunner:
 
     def closed(self, session: Any, reason: str) -> None:
         self.sessions.discard(session)
-        self.taken_before += session.commands
         self.cells[self.at["connections"]] = len(self.sessions)
         self.cells[self.at["closed_" + reason]] += 1
         self.access.session(session, reason)
@@ -134,10 +132,10 @@ class RedisRouteRunner:
         self.cluster.tick(now)
         self.openings.sweep(now)
         self.others = self.table.sum("connections") - len(self.sessions)
-        for meter, column in ((self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out")):
+        meters = (self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out"), (self.taken, "commands_total")
+        for meter, column in meters:
             total, meter.total = meter.total, 0
             self.cells[self.at[column]] += total
-        self.cells[self.at["commands_total"]] = self.commands_taken()
         self.cluster.look_over()
         self.nodes.write(self.cluster.nodes.values())
         self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))

@@ -32,6 +32,7 @@ cdef class RedisSession(Caller):
     cdef public Cluster cluster
     cdef public NameIndex index
     cdef public Meter meter_in
+    cdef public Meter taken
     cdef public str host
     cdef public int port
     cdef public Buffer input
@@ -56,6 +57,7 @@ cdef class RedisSession(Caller):
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
     cdef int keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
+    cdef int count(self) except -1
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
     cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)

@@ -50,7 +50,7 @@ class RedisSession(Caller):
     if not cython.compiled:
         __slots__ = (
             "cluster", "commands", "consuming", "fenced", "host", "hung", "index", "input", "limit", "meter_in", "opened",
-            "over", "port", "received", "request", "route", "special", "state", "unread",
+            "over", "port", "received", "request", "route", "special", "state", "taken", "unread",
         )  # fmt: skip
 
     relaying = True
@@ -61,6 +61,7 @@ class RedisSession(Caller):
         self.cluster = route.cluster
         self.index = route.index
         self.meter_in = route.bytes_in
+        self.taken = route.taken
         self.host = host
         self.port = port
         self.input: Any = None
@@ -244,7 +245,7 @@ class RedisSession(Caller):
             if (spans.count - 1) % spec.step:
                 return self.command(request, data, start)
             if scatter(self, self.cluster, spec, request, data, start):
-                self.commands += 1
+                self.count()
                 return 1
         return self.keyed(spec, request, data, start)
 
@@ -267,10 +268,16 @@ class RedisSession(Caller):
             self.reply(redis_forward.unavailable(self, slot, upstream))
             return 1
         call = new_call(self, spec, slot, spec.readonly, self.loop.now)
-        self.commands += 1
+        self.count()
         self.enqueue(call)
         upstream.append(call, data, start, request.at)
         return 1
+
+    def count(self) -> int:
+        """One more command was taken."""
+        self.commands += 1
+        self.taken.total += 1
+        return 0
 
     def command(self, request: Any, data: Any, start: int) -> int:
         """Every other way: with the arguments as Python objects."""
@@ -281,7 +288,7 @@ class RedisSession(Caller):
             arguments.append(bytes(data[at : at + spans.lengths[index]]))
         taken = redis_commands.take(self, arguments)
         if taken:
-            self.commands += 1
+            self.count()
         return 1 if taken else 0
 
     def inline(self, line: bytes) -> bool:
@@ -293,7 +300,7 @@ class RedisSession(Caller):
             return True
         taken = redis_commands.take(self, arguments)
         if taken:
-            self.commands += 1
+            self.count()
         return bool(taken)
 
     # -- replies made here
