@@ -41,6 +41,7 @@ cdef class RedisSession(Caller):
     cdef public bint special
     cdef public bint fenced
     cdef public bint consuming
+    cdef public bint paused
     cdef public bint unread
     cdef public bint hung
     cdef public bint over
@@ -51,7 +52,7 @@ cdef class RedisSession(Caller):
     @cython.locals(buffer=Buffer, got=cython.Py_ssize_t, large=cython.bint)
     cdef int read(self) except -1
     cdef int consume(self, Buffer buffer) except -1
-    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t)
+    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t, share=cython.Py_ssize_t)
     cdef int take_commands(self, Buffer buffer) except -1
     @cython.locals(spans=Spans, spec=Spec, arity=cython.Py_ssize_t)
     cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1

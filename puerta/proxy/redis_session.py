@@ -34,6 +34,9 @@ READ = cython.declare(cython.Py_ssize_t, 64 << 10)
 TRICKLE = cython.declare(cython.Py_ssize_t, 64 << 10)
 """Bytes of one command that count as another sign of life: who sends less in all that time is as good as idle."""
 
+SHARE = cython.declare(cython.Py_ssize_t, 128)
+"""Commands of one client that are taken in one turn; then others have theirs."""
+
 MOST_UNREAD = cython.declare(cython.Py_ssize_t, 1 << 20)
 """Bytes waiting for the client above which no new commands are taken."""
 
@@ -44,13 +47,14 @@ ROOM = cython.declare(cython.Py_ssize_t, 1 << 20)
 class RedisSession(Caller):
     """`state` is what the client set up by commands (authentication, name, transaction, subscriptions); see redis_commands.
 
-    `limit` bounds the calls in flight; `special` sends every command to redis_commands first.
+    `limit` bounds the calls in flight; `special` sends every command to redis_commands first. One that has `paused` had its
+    share of this turn.
     """
 
     if not cython.compiled:
         __slots__ = (
             "cluster", "commands", "consuming", "fenced", "host", "hung", "index", "input", "limit", "meter_in", "opened",
-            "over", "port", "received", "request", "route", "special", "state", "taken", "unread",
+            "over", "paused", "port", "received", "request", "route", "special", "state", "taken", "unread",
         )  # fmt: skip
 
     relaying = True
@@ -69,6 +73,7 @@ class RedisSession(Caller):
         self.limit = route.limits.pending
         self.fenced = False
         self.consuming = False
+        self.paused = False
         self.unread = False
         self.hung = False
         self.over = False
@@ -96,7 +101,11 @@ class RedisSession(Caller):
             self.read()
 
     def on_again(self) -> None:
-        self.read()
+        if self.paused:
+            self.paused = False
+            self.resume()
+        else:
+            self.read()
 
     def is_gone(self, events: int) -> bool:
         """Told so by the kernel while we don't read: no reply can reach the client, or nothing but it ends its wait."""
@@ -114,7 +123,7 @@ class RedisSession(Caller):
     def read(self) -> int:
         if self.ended or self.closed:
             return 0
-        if self.blocked():
+        if self.paused or self.blocked():
             self.unread = True
             if self.hung and self.state.waiting is not None:
                 self.end("client_closed")
@@ -143,7 +152,10 @@ class RedisSession(Caller):
         elif not self.input.size():
             self.input = None
         if got == READ or self.hung:
-            self.loop.again(self)
+            if self.paused:
+                self.unread = True
+            else:
+                self.loop.again(self)
         return 0
 
     def nothing_read(self, got: int) -> int:
@@ -163,7 +175,7 @@ class RedisSession(Caller):
 
     def resume(self) -> None:
         """Go on with what waits in `input`, and in a turn of its own with what was left unread."""
-        if self.closed or self.consuming or self.blocked():
+        if self.closed or self.consuming or self.paused or self.blocked():
             return
         self.starved = False
         if self.input is not None:
@@ -172,7 +184,7 @@ class RedisSession(Caller):
                 return
             if self.input is not None and not self.input.size():
                 self.input = None
-        if self.unread and not self.blocked():
+        if self.unread and not self.paused and not self.blocked():
             self.loop.again(self)
 
     def drained(self) -> None:
@@ -201,7 +213,13 @@ class RedisSession(Caller):
         return 0
 
     def take_commands(self, buffer: Any) -> int:
+        share = SHARE
         while buffer.end > buffer.start and not self.blocked():
+            if share == 0:
+                self.paused = True
+                self.loop.again(self)
+                break
+            share -= 1
             request = self.request
             if request is None:
                 request = self.route.spare_request

@@ -9,16 +9,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from playground.cluster import ValkeyCluster
+from playground.cluster import ClusterNode, ValkeyCluster
+from puerta.protocol.slots import slot_of
 from tests.harness import wait_for
 from tests.proxy.front import Front, named
-from tests.proxy.peers import PATIENCE, ended, free_port
+from tests.proxy.peers import PATIENCE, ended
+from tests.redis.limited import KIB, MIB, SLACK, Memory, route
 from tests.redis.wire import Wire, request
-
-KIB, MIB = 1 << 10, 1 << 20
 
 BUFFER = 256 * KIB
 """limits.buffer of the narrow route."""
@@ -29,18 +30,11 @@ ROOM = MIB
 CLIENT = 16 * KIB
 """A session and what belongs to it, without what it holds."""
 
-SLACK = 16 * MIB
-"""What a worker may need besides, whatever the clients do: nodes' buffers, the allocator's own."""
-
 TOO_LARGE = b"-ERR a part of the reply is larger than Puerta may hold (limits.buffer)\r\n"
 VALUE = 64 * KIB
+IDLE_MOST = 4096
 SLOW = 1.0
 """Seconds that no round trip of another client may take, on a machine that does other things too."""
-
-
-def route(name: str, cluster: ValkeyCluster, **limits: object) -> dict[str, object]:
-    listen = f"127.0.0.1:{free_port()}"
-    return {"name": name, "mode": "redis", "listen": listen, "cluster": cluster.addresses, "limits": limits}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +52,14 @@ def front(cluster: ValkeyCluster, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
         assert "Traceback" not in running.text(), running.text()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def fresh(cluster: ValkeyCluster, tmp_path: Path) -> Iterator[Front]:
+    """A worker that has not served anybody, so that it has no free memory to hide what a test needs."""
+    with Front(tmp_path, route("cache", cluster)) as running:
+        yield running
+        assert "Traceback" not in running.text(), running.text()
 
 
 @pytest.fixture
@@ -105,33 +107,6 @@ def clients(front: Front, name: str, count: int) -> Iterator[list[socket.socket]
     finally:
         for sock in made:
             sock.close()
-
-
-class Memory:
-    """What the worker has needed since: at its most, and now."""
-
-    def __init__(self, front: Front) -> None:
-        self.front = front
-        self.before = self.most = front.memory()
-
-    def grown(self) -> int:
-        now = self.front.memory()
-        self.most = max(self.most, now)
-        return now - self.before
-
-    def stays_below(self, bound: int, seconds: float = 0.5) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            assert self.grown() < bound, f"{self.grown() / MIB:.1f} MiB, more than {bound / MIB:.1f}"
-            time.sleep(0.01)
-
-    def comes_back(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while (left := self.grown()) > SLACK:
-            assert time.monotonic() < deadline, (
-                f"{left / MIB:.1f} MiB are left of {(self.most - self.before) / MIB:.1f}"
-            )
-            time.sleep(0.1)
 
 
 def closed(front: Front, name: str) -> dict[str, int]:
@@ -196,6 +171,69 @@ def test_who_reads_gets_replies_of_any_length(front: Front, others: None) -> Non
                 received += chunk
             assert received == wanted and memory.grown() < SLACK
     front.counted("few", output_limit=0)
+
+
+def test_50_clients_that_read_long_values(fresh: Front) -> None:
+    """All at once, three nodes send them 800 MiB: a worker needs for it less than one of the values takes."""
+    size, names = 16 * MIB, [f"long{number}" for number in range(10)]
+    with Wire(fresh.port("cache")) as wire:
+        for name in names:
+            assert wire.ask("SETRANGE", name, size - 1, "x") == b":%d\r\n" % size
+    memory, wanted, bad = Memory(fresh), len(b"$%d\r\n\r\n" % size) + size, []
+
+    def reads(number: int) -> None:
+        space = memoryview(bytearray(256 * KIB))
+        with Wire(fresh.port("cache")) as wire:
+            wire.send(request("GET", names[number % len(names)]))
+            got, end = 0, b""
+            while got < wanted and (count := wire.socket.recv_into(space)):
+                got += count
+                end = (end + bytes(space[max(0, count - 3) : count]))[-3:]
+            if (got, end) != (wanted, b"x\r\n"):
+                bad.append((number, got, end))
+
+    threads = [threading.Thread(target=reads, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        memory.stays_below(SLACK, 0.05)
+    print(f"a worker's memory grew by {(memory.most - memory.before) / MIB:.1f} MiB at the most")
+    assert not bad
+    with Wire(fresh.port("cache")) as wire:
+        wire.pipeline([("UNLINK", name) for name in names])
+
+
+def test_the_first_byte_comes_before_the_last_has_left_the_node(front: Front, cluster: ValkeyCluster) -> None:
+    size = 64 * MIB
+    node = cluster.master_of_slot(slot_of(b"longest"))
+    with Wire(front.port("huge")) as wire, clients(front, "open", 1) as (sock,):
+        assert wire.ask("SETRANGE", "longest", size - 1, "x") == b":%d\r\n" % size
+        before = left(node)
+        sock.sendall(request("GET", "longest"))
+        got = len(sock.recv(20_000))
+        time.sleep(0.2)  # nobody reads: it goes no further than it has to
+        assert 0 < left(node) - before < size / 2
+        space = memoryview(bytearray(256 * KIB))
+        while got < size + len(b"$%d\r\n\r\n" % size):
+            got += sock.recv_into(space)
+        assert left(node) - before > size
+        wire.ask("DEL", "longest")
+
+
+def left(node: ClusterNode) -> int:
+    """Bytes that a node has given to its clients' sockets."""
+    return int(node.client.info("stats")["total_net_output_bytes"])
+
+
+def test_an_idle_client_is_small(fresh: Front) -> None:
+    """Without what the kernel holds."""
+    memory = Memory(fresh)
+    with clients(fresh, "cache", 4000) as idle:
+        for sock in idle:
+            sock.sendall(request("PING"))
+            assert sock.recv(100) == b"+PONG\r\n"
+        print(f"{memory.grown() / len(idle):.0f} bytes a client")
+        assert memory.grown() < IDLE_MOST * len(idle)
 
 
 def test_what_must_be_put_together_is_bounded(front: Front) -> None:
