@@ -37,7 +37,6 @@ cdef class Caller(Channel):
     cdef public bint silent
     cdef public bint starved
     cdef public bint hopeless
-    cdef public bint holding
     cdef public object waited_by
     cdef public Py_ssize_t held
     cdef public Py_ssize_t most

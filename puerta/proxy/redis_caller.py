@@ -78,20 +78,17 @@ class Caller(Channel):
     `held` counts the bytes of replies that can't go out yet, `most` bounds them; a `starved` one takes no commands because
     too many are under way; one is `hopeless` that an upstream waited for in vain. One that has `ended` (its client will send
     no more) or is `leaving` (it will take no more) lives until its replies are out, and ends with the reason `farewell`. While
-    it is `holding`, what goes out waits a moment for more; while it is `silent`, the command being taken gets no reply.
+    it is `silent`, the command being taken gets no reply.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "active", "ended", "farewell", "first", "first_byte", "held", "holding", "hopeless", "last", "leaving", "low",
+            "active", "ended", "farewell", "first", "first_byte", "held", "hopeless", "last", "leaving", "low",
             "meter_out", "most", "out", "pending", "protocol", "sent", "silent", "starved", "streaming", "waited_by",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, most: int, meter_out: Any) -> None:
-        self.loop = loop
-        self.fd = fd
-        self.closed = False
-        self.queued = self.resets = False
+        Channel.__init__(self, loop, fd)
         self.most = most
         self.low = min(LOW_WATER, most // 8)
         self.first: Any = None
@@ -102,7 +99,6 @@ class Caller(Channel):
         self.held = 0
         self.waited_by: Any = None
         self.hopeless = False
-        self.holding = False
         self.silent = False
         self.starved = False
         self.protocol = 2
@@ -241,12 +237,10 @@ class Caller(Channel):
         """Send what has gathered, unless the nodes have more for the client in a moment: then one send does for all."""
         if self.first is None or self.out is None or self.streaming or self.out.size() >= ENOUGH:
             self.flush()
-        elif not self.holding:
-            self.holding = True
+        else:
             self.loop.hold(self)
 
     def on_released(self) -> None:
-        self.holding = False
         self.flush()
 
     def flush(self) -> None:

@@ -51,7 +51,6 @@ cdef class Upstream(Channel):
     cdef public bint replica
     cdef public bint hung
     cdef public bint asked
-    cdef public bint holding
     cdef public int protocol
     cdef public double born
     cdef public double since

@@ -72,21 +72,18 @@ class Upstream(Channel):
 
     `pushes(data)` takes out-of-band messages (RESP3 pushes); `slow` is a client for whose sake reading pauses, since `since`;
     `replica`: the node was told READONLY. `forwarded` are the bytes of the oldest reply that its client already has. The node
-    was `asked` something since its last reply; while the connection is `holding`, requests wait a moment for more.
+    was `asked` something since its last reply.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "asked", "born", "cluster", "first", "forwarded", "heard", "high", "holding", "hung", "in_flight", "input", "last",
+            "asked", "born", "cluster", "first", "forwarded", "heard", "high", "hung", "in_flight", "input", "last",
             "latencies", "log", "most", "node", "patience", "patient_from", "protocol", "pushes", "ready", "replica", "room",
             "scan", "shared", "since", "slow", "tally",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, cluster: Any, node: Any, protocol: int, shared: bool) -> None:
-        self.loop = loop
-        self.fd = fd
-        self.closed = False
-        self.queued = self.resets = False
+        Channel.__init__(self, loop, fd)
         self.cluster = cluster
         self.node = node
         self.tally = node.tally
@@ -109,7 +106,6 @@ class Upstream(Channel):
         self.ready = False
         self.hung = False
         self.asked = False
-        self.holding = False
         self.patience = PATIENCE
         self.patient_from = 0.0
         self.born = self.since = self.heard = loop.now
@@ -150,12 +146,10 @@ class Upstream(Channel):
         """
         if not self.asked or not self.shared or self.log.unsent() >= ENOUGH:
             self.flush()
-        elif not self.holding:
-            self.holding = True
+        else:
             self.loop.hold(self)
 
     def on_released(self) -> None:
-        self.holding = False
         self.flush()
 
     def flush(self) -> None:

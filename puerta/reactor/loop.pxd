@@ -6,6 +6,7 @@ cdef class Channel:
     cdef public int fd
     cdef public bint closed
     cdef public bint queued
+    cdef public bint holding
     cdef public bint resets
     cdef public Loop loop
     cpdef on_event(self, unsigned int events)

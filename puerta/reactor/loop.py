@@ -19,17 +19,20 @@ from puerta import log
 
 
 class Channel:
-    """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once."""
+    """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once.
+
+    It is `queued` while its `on_turn_end` is due, `holding` back what it has to send until its `on_released`, and one that
+    `resets` is closed so that its peer notices.
+    """
 
     if not cython.compiled:
-        __slots__ = ("closed", "fd", "loop", "queued", "resets")
+        __slots__ = ("closed", "fd", "holding", "loop", "queued", "resets")
 
     def __init__(self, loop: "Loop", fd: int) -> None:
         self.loop = loop
         self.fd = fd
         self.closed = False
-        self.queued = False
-        self.resets = False
+        self.queued = self.holding = self.resets = False
 
     def on_event(self, events: int) -> None:
         """The socket became ready; `events` are epoll's bits."""
@@ -110,9 +113,11 @@ class Loop:
 
     def hold(self, channel: Channel) -> None:
         """Call the channel's `on_released` in a moment: it has something to send, and more is about to come."""
-        if not self.held:
-            self.held_until = self.now + MOMENT
-        self.held.append(channel)
+        if not channel.holding:
+            channel.holding = True
+            if not self.held:
+                self.held_until = self.now + MOMENT
+            self.held.append(channel)
 
     def run(self, deadline: float, timers: list[float], callbacks: object) -> None:
         """Turn until the deadline or the first of the `timers` (a heap of times), until there are `callbacks`, somebody
@@ -179,6 +184,7 @@ class Loop:
         held = self.held
         self.held = []
         for channel in held:
+            channel.holding = False
             if channel.closed:
                 continue
             try:

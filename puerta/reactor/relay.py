@@ -68,9 +68,7 @@ class Side(Channel):
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, session: Any, meter: Meter, most: int) -> None:
-        self.loop = loop
-        self.fd = fd
-        self.closed = self.resets = False
+        Channel.__init__(self, loop, fd)
         self.session = session
         self.meter = meter
         self.peer: Any = None
