@@ -56,8 +56,9 @@ machine and a hash of each configuration.
   redis-benchmark claims, or the sample has failed.
 - Memory is the proportional set size (pages that forked workers share count once) with 5,000 connections less that
   before them. What the kernel holds for sockets is in no figure; it is the same for all.
-- Puerta runs with its defaults, without its access log; no peer writes one either. Health checks are on where a peer has
-  active ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a peer has such a setting, 64 KiB for tcp-bulk.
+- Puerta runs with its defaults, but for a higher limit on connections and without its access log; no peer writes one
+  either. Health checks are on where a peer has active ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a
+  peer has such a setting, 64 KiB for tcp-bulk.
 - mongo-connect: HAProxy keeps clients by a stick table on the source address, nginx and Envoy by hashing it; Puerta
   parses the hello, keys by address and application, and agrees with the other workers through its store.
 
@@ -111,10 +112,11 @@ def merge(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         key = (run["subject"], run["workers"])
         into = merged.setdefault(key, {**run, "comparisons": [], "versions": {}})
-        into.update({name: run[name] for name in ("date", "machine", "pairs", "seconds")})
+        into.update({name: run[name] for name in ("date", "machine")})
         into["versions"] = {**into["versions"], **run["versions"]}
         known = {(old["scenario"], old["peer"]): old for old in into["comparisons"]}
-        known.update({(new["scenario"], new["peer"]): new for new in run["comparisons"]})
+        added = [{**comparison, "seconds": run["seconds"]} for comparison in run["comparisons"]]
+        known.update({(new["scenario"], new["peer"]): new for new in added})
         into["comparisons"] = list(known.values())
     return list(merged.values())
 
@@ -174,8 +176,17 @@ def workers(run: Run) -> str:
     return counted(run["workers"], "worker")
 
 
-def pairs(run: Run) -> str:
-    return counted(run["pairs"], "pair")
+def pairs(runs: Sequence[Run]) -> str:
+    """`5 pairs`, or `5 to 9 pairs` where runs were merged."""
+    counts = {len(comparison["pairs"]) for run in runs for comparison in run["comparisons"] if comparison["pairs"]}
+    least, most = min(counts, default=0), max(counts, default=0)
+    return counted(most, "pair") if least == most else f"{least} to {most} pairs"
+
+
+def seconds(run: Run) -> str:
+    lengths = {comparison["seconds"] for comparison in run["comparisons"]}
+    least, most = min(lengths, default=0), max(lengths, default=0)
+    return f"{most:g} s" if least == most else f"{least:g} to {most:g} s"
 
 
 def counted(count: int, noun: str) -> str:
@@ -189,7 +200,7 @@ def section(run: Run) -> list[str]:
         f"## With {workers(run)} on each side",
         "",
         *table(run),
-        f"Measured {run['date'][:10]} with {pairs(run)} of {run['seconds']:g} s on {at['cores']} cores of "
+        f"Measured {run['date'][:10]} with {pairs([run])} of {seconds(run)} on {at['cores']} cores of "
         f"{at['cpu']}, {at['kernel']}, Python {at['python']}. {versions}.",
         "",
     ]
@@ -211,7 +222,7 @@ def write(runs: Sequence[Run], docs: Path) -> None:
     subject = runs[0]["subject"].capitalize()
     sections = [line for run in runs for line in section(run)]
     title = f"CPU time per operation (memory per idle connection), {subject} / peer"
-    subtitle = f"to the left of 1: {subject} needs less; logarithmic scale, medians of {pairs(runs[0])}"
+    subtitle = f"to the left of 1: {subject} needs less; logarithmic scale, medians of {pairs(runs)}"
     (docs / "performance.md").write_text("\n".join([HEAD.format(subject=subject), *sections, TAIL]))
     (docs / "performance.svg").write_text(draw(title, subtitle, bars(runs)))
 

@@ -154,10 +154,18 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path) -> Non
     assert "## With 2 workers on each side" in page
     assert "Not measured: tcp-small against nginx: nginx: it broke\n" in page
     assert "and more" not in page
+    assert page.count("with 1 pair of 3 s on 2 cores of A CPU") == 2
     drawing = ElementTree.parse(tmp_path / "performance.svg")
     words = {element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")}
     assert {"tcp-small, 1 worker", "tcp-small, 2 workers", "haproxy", "0.90"} <= words
     assert "nginx" not in words
+
+
+def test_what_was_measured_with_other_pairs_is_not_hidden(tmp_path: Path) -> None:
+    longer, pair = a_run(peer="nginx"), {"measures": {"cpu_us": 1.0}}
+    longer["comparisons"][0]["pairs"] = [{"subject": pair, "peer": pair}] * 9
+    (run,) = report.merge([a_run(), {**longer, "seconds": 4.5}])
+    assert (report.pairs([run]), report.seconds(run)) == ("1 to 9 pairs", "3 to 4.5 s")
 
 
 def test_a_file_that_holds_no_results_is_refused(tmp_path: Path) -> None:
