@@ -30,7 +30,7 @@ class Repeated:
 
     def add(self, name: str, work: Callable[[Wire], object]) -> None:
         first = threading.Event()
-        thread = threading.Thread(target=self._repeat, args=(name, work, first))
+        thread = threading.Thread(target=self._repeat, args=(name, work, first), daemon=True)
         thread.start()
         self.threads.append(thread)
         assert first.wait(20), f"{name}: no answer"
