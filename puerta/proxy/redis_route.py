@@ -75,6 +75,7 @@ class RedisRouteRunner:
         )
         self.nodes = NodeCells(board, config.name, row)
         self.cluster = Cluster(self, config, loop, latencies, schedule, resolve)
+        self.taken_before = self.cells[self.at["commands_total"]]  # by workers that had this row and died
 
     # -- counters
 
@@ -89,7 +90,8 @@ class RedisRouteRunner:
         return self.redis.sum(column)
 
     def commands_taken(self) -> int:
-        return int(self.cells[self.at["commands_total"]]) + self.taken.total
+        """By this worker alone."""
+        return int(self.cells[self.at["commands_total"]] - self.taken_before) + self.taken.total
 
     @property
     def connections(self) -> int:

@@ -4,7 +4,9 @@ All routes here are one worker's, so that whoever is held up is held up by them.
 """
 
 import contextlib
+import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -379,6 +381,19 @@ def test_one_client_too_many_is_closed_at_once_and_counted(front: Front) -> None
         with clients(front, "few", 1) as (sock,):
             sock.sendall(b"PING\r\n")
             assert sock.recv(100) == b"+PONG\r\n"
+
+
+def test_what_was_counted_outlives_its_worker(fresh: Front) -> None:
+    with Wire(fresh.port("cache")) as wire:
+        wire.pipeline([("PING",)] * 5)
+    wait_for(lambda: fresh.route("cache")["commands_total"] == 5, "five commands")
+    killed = fresh.worker(0)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: fresh.workers().get(0, [killed]) != [killed] and fresh.serves("cache"), "another worker")
+    with Wire(fresh.port("cache")) as wire:
+        wire.pipeline([("PING",)] * 3)
+        assert b"commands_in_this_worker:3\r\n" in wire.ask("INFO")
+    wait_for(lambda: fresh.route("cache")["commands_total"] == 9, "nine commands")
 
 
 def test_every_end_has_a_line_that_says_why(front: Front) -> None:
