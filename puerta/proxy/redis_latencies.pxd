@@ -1,4 +1,5 @@
 cimport cython
+from libc.math cimport log2
 from puerta.protocol.spec cimport Spec
 from puerta.proxy.redis_caller cimport Call
 
@@ -13,5 +14,5 @@ cdef class Latencies:
     cdef object on_slow
     @cython.locals(seconds=cython.double, spec=Spec)
     cpdef int measure(self, Call call, double now) except -1
-    @cython.locals(microseconds=cython.longlong, left=cython.longlong, bucket=cython.int)
+    @cython.locals(microseconds=cython.longlong, bucket=cython.Py_ssize_t)
     cdef int add(self, Py_ssize_t command, double seconds) except -1

@@ -4,6 +4,9 @@ from typing import Any
 
 import cython
 
+if not cython.compiled:
+    from math import log2
+
 
 class Latencies:
     """This worker's row of the histograms: powers of two of a microsecond, for each command. What has a number beyond the
@@ -42,10 +45,8 @@ class Latencies:
             command = self.commands - 1
         microseconds = int(seconds * 1e6)
         self.cells[self.sums + command] += microseconds
-        bucket = 0
-        left = microseconds >> 1
-        while left > 0 and bucket < self.buckets - 1:
-            left = left >> 1
-            bucket += 1
+        bucket = int(log2(microseconds)) if microseconds > 1 else 0
+        if bucket >= self.buckets:
+            bucket = self.buckets - 1
         self.cells[self.base + command * self.buckets + bucket] += 1
         return 0
