@@ -109,6 +109,7 @@ class Running:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=servers.die_with_parent,  # a test run that is killed stops nothing itself
             )
         self.session = self.process.pid
         return self

@@ -35,24 +35,12 @@ def _handle(fd: int) -> _socket.socket:
     return handle
 
 
-def _send(fd: int, data: bytes | bytearray, at: int) -> int:
-    """Send data[at:] once; returns how many bytes the socket took, or -errno."""
-    try:
-        if at == 0:
-            return _handles[fd].send(data, socket.MSG_NOSIGNAL)
-        with memoryview(data) as view, view[at:] as rest:
-            return _handles[fd].send(rest, socket.MSG_NOSIGNAL)
-    except OSError as error:
-        return -(error.errno or errno.EIO)
-
-
 _SLACK = 64 << 10
-"""Bytes already let go of that a buffer may still have in front."""
+"""Bytes already let go of that a buffer may have in front before it moves the rest."""
 
 
 class Buffer:
-    """Bytes on their way: filled from one socket, drained into another. `data[start:end]` is what it holds; `end` is the end
-    of `data`, too."""
+    """Bytes on their way: filled from one socket, drained into another. `data[start:end]` is what it holds."""
 
     __slots__ = ("data", "end", "sent", "start")
 
@@ -63,7 +51,16 @@ class Buffer:
         self.end = 0
 
     def reserve(self, room: int) -> int:
-        """Have memory ready for so many bytes. A bytearray finds its own."""
+        """Make at least `room` bytes free behind `end`."""
+        if len(self.data) - self.end >= room:
+            return 0
+        if self.start:
+            del self.data[: self.start]
+            self.end -= self.start
+            self.sent = max(0, self.sent - self.start)
+            self.start = 0
+        if len(self.data) - self.end < room:
+            self.data.extend(bytes(room - (len(self.data) - self.end)))
         return 0
 
     def size(self) -> int:
@@ -71,27 +68,40 @@ class Buffer:
 
     def fill(self, fd: int, room: int) -> int:
         """Receive at most `room` bytes behind what is held. Returns their count, 0 at end of file, or -errno."""
+        self.reserve(room)
         try:
-            got = _handles[fd].recv(room)
+            if self.end == 0:
+                got = _handles[fd].recv_into(self.data, room)
+            else:
+                with memoryview(self.data) as view:
+                    got = _handles[fd].recv_into(view[self.end : self.end + room])
         except OSError as error:
             return -(error.errno or errno.EIO)
-        self.append(got)
-        return len(got)
+        self.end += got
+        return got
 
     def drain(self, fd: int) -> int:
         """Send what is held and keep what the socket did not take. Returns the bytes sent or -errno."""
-        sent = _send(fd, self.data, self.start)
-        if sent > 0:
-            self.skip(sent)
+        try:
+            with memoryview(self.data) as view:
+                sent = _handles[fd].send(view[self.start : self.end], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        self.start += sent
+        if self.start == self.end:
+            self.start = self.end = 0
         return sent
 
     def append(self, data: bytes | bytearray) -> int:
         if self.start > _SLACK:
-            del self.data[: self.start]
-            self.sent = max(0, self.sent - self.start)
-            self.start = 0
-        self.data += data
-        self.end = len(self.data)
+            self.reserve(len(data))
+        if self.end == len(self.data):
+            self.data += data
+            self.end = len(self.data)
+        else:
+            end = self.end + len(data)
+            self.data[self.end : end] = data  # what lies beyond the memory there is, grows it
+            self.end = end
         return 0
 
     def extend(self, data: Any, offset: int, length: int) -> int:
@@ -100,9 +110,12 @@ class Buffer:
 
     def push(self, fd: int) -> int:
         """Send what has not been sent, but keep it until it is `skip`ped. Returns the bytes sent or -errno."""
-        sent = _send(fd, self.data, self.sent)
-        if sent > 0:
-            self.sent += sent
+        try:
+            with memoryview(self.data) as view:
+                sent = _handles[fd].send(view[self.sent : self.end], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        self.sent += sent
         return sent
 
     def unsent(self) -> int:
@@ -112,14 +125,10 @@ class Buffer:
         """Let go of the first `length` bytes held; an empty buffer begins anew."""
         self.start += length
         if self.start == self.end:
-            self.clear()
+            self.start = self.sent = self.end = 0
         elif self.sent < self.start:
             self.sent = self.start
         return 0
-
-    def clear(self) -> None:
-        self.data = bytearray()
-        self.start = self.sent = self.end = 0
 
     def peek(self, offset: int, length: int) -> bytes:
         """A copy of `length` bytes, `offset` behind the first one held."""
@@ -127,15 +136,15 @@ class Buffer:
         return bytes(self.data[first : first + length])
 
     def split(self) -> "Buffer":
-        """Move what is held into a buffer of its own."""
+        """Move what is held into a buffer of its own, just large enough."""
         other = Buffer()
         other.append(self.take())
         return other
 
     def take(self) -> bytes:
         """All that is held, as bytes; the buffer is empty afterwards."""
-        data = bytes(self.data[self.start :])
-        self.clear()
+        data = bytes(self.data[self.start : self.end])
+        self.start = self.end = 0
         return data
 
 
@@ -266,7 +275,10 @@ def connect_error(fd: int) -> int:
 
 def send_bytes(fd: int, data: bytes) -> int:
     """Send once; returns how many bytes the socket took, or -errno."""
-    return _send(fd, data, 0)
+    try:
+        return _handles[fd].send(data, socket.MSG_NOSIGNAL)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
 
 
 def local_address(fd: int) -> tuple[str, int]:
@@ -282,7 +294,7 @@ def error_text(error: int) -> str:
 
 def send_span(fd: int, data: bytearray, start: int, length: int) -> int:
     """Send data[start:start+length] once; returns how many bytes the socket took, or -errno."""
-    return _send(fd, data[start : start + length], 0)
+    return send_bytes(fd, bytes(data[start : start + length]))
 
 
 def shutdown_write(fd: int) -> int:
