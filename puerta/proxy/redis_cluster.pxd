@@ -14,6 +14,7 @@ cdef class Node:
     cdef public Upstream resp2
     cdef public Upstream resp3
     cdef public bint replica
+    cdef public list heirs
     cdef public list replicas
     cdef public list idle
     cdef public double failed_until

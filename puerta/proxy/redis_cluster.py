@@ -47,13 +47,14 @@ COMPLAINT_SECONDS = 5.0
 
 class Node:
     """One server of the cluster. `id` is its host:port; `resp2` and `resp3` are its shared connections, `idle` those that
-    sessions gave back. It is `deposed` since it was last a master that answers, and `gone` since it left the cluster. `tally` is
-    what is to be added to its table on the board, number `cell`, -1 for none."""
+    sessions gave back. Of its `heirs`, all the replicas it has, the `replicas` are those that answer. It is `deposed` since it
+    was last a master that answers, and `gone` since it left the cluster. `tally` is what is to be added to its table on the
+    board, number `cell`, -1 for none."""
 
     if not cython.compiled:
         __slots__ = (
-            "backoff", "cell", "complained", "connections", "deposed", "endpoint", "failed_until", "gone", "host", "id", "idle",
-            "in_flight", "port", "replica", "replicas", "resp2", "resp3", "tally", "turn",
+            "backoff", "cell", "complained", "connections", "deposed", "endpoint", "failed_until", "gone", "heirs", "host", "id",
+            "idle", "in_flight", "port", "replica", "replicas", "resp2", "resp3", "tally", "turn",
         )  # fmt: skip
 
     def __init__(self, host: str, port: int) -> None:
@@ -64,6 +65,7 @@ class Node:
         self.resp2: Any = None
         self.resp3: Any = None
         self.replica = False
+        self.heirs: list[Any] = []
         self.replicas: list[Any] = []
         self.idle: list[Any] = []
         self.failed_until = 0.0

@@ -22,6 +22,7 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
         (masters if entry["up"] else others).add(master)
         known = [(listed(cluster, each), each["up"]) for each in entry["replicas"]]
         replicas.update(node for node, _ in known)
+        master.heirs = [node for node, _ in known]
         master.replicas = [node for node, up in known if up]
         for first, last in entry["slots"]:
             owners.put(first, last, master)
@@ -87,16 +88,17 @@ def prewarm(cluster: Any) -> None:
 
 
 def move(cluster: Any, slot: int, node: Any) -> None:
-    """An error said that the slot is there now. A replica that has its master's slot has taken its place, and all its slots:
+    """An error said that the slot is there now.
 
-    nothing may ask both of them for their keys.
+    A replica that has its master's slot has taken its place, and all its slots, even one that did not answer when the cluster
+    was last looked at: nothing may ask both of them for their keys.
     """
     before = cluster.slots.owner(slot)
     cluster.route.count_redis("refresh_wanted", 1)
     if before is node:
         return
     moved = {slot}
-    if before is not None and node in before.replicas:
+    if before is not None and node in before.heirs:
         moved = {each for each, owner in enumerate(cluster.slots.owners()) if owner is before}
     for each in moved:
         cluster.learned[each] = (node, cluster.loop.now)
