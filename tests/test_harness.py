@@ -27,6 +27,8 @@ routes:
         assert run.stdout is not None
         session = int(run.stdout.readline())
         run.kill()
+    # One that has ended and that nobody has waited for yet is gone.
     wait_for(
-        lambda: not [pid for pid, _, of, _ in processes() if of == session], "the server is gone with its test run"
+        lambda: not [pid for pid, _, of, state in processes() if of == session and state != "Z"],
+        "the server is gone, too",
     )

@@ -23,9 +23,11 @@ def runner_with(layout: dict[str, Any], resolve: Callable[[str], str | None]) ->
     assert not runner.ready()
     board.topology("cache").publish(json.dumps(layout).encode())
     runner.take_layout()
-    yield runner
-    runner.cluster.close()
-    loop.end_turn()
+    try:
+        yield runner
+    finally:
+        runner.cluster.close()
+        loop.end_turn()
 
 
 def entry(host: str, **more: Any) -> dict[str, Any]:
