@@ -104,15 +104,19 @@ class Puerta(Side):
     needs = ("puerta", "valkey-server")
     modes = ("tcp", "mongodb", "redis")
     template = CONFIGS / "puerta.yaml"
+    scheduling = "normal"
 
     def values(self) -> dict[str, str]:
+        return {"mode": self.task.mode, "scheduling": self.scheduling, "route": self.route()}
+
+    def route(self) -> str:
         if self.task.mode == "redis":
             nodes = ", ".join(f"127.0.0.1:{port}" for port in self.task.backends)
-            return {"mode": "redis", "route": f"    cluster: [{nodes}]"}
+            return f"    cluster: [{nodes}]"
         route = "    backends:\n" + self.lines("      - {{address: 127.0.0.1:{port}}}")
         if not self.task.affinity:
             route += "\n    affinity: {by: none}\n    balance: round-robin"
-        return {"mode": self.task.mode, "route": route + ("\n    expect: any" if self.task.mode == "mongodb" else "")}
+        return route + ("\n    expect: any" if self.task.mode == "mongodb" else "")
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "puerta", "-c", str(self.config_path)]
@@ -120,6 +124,13 @@ class Puerta(Side):
     @classmethod
     def version(cls) -> str:
         return programs.puerta_version()
+
+
+class PuertaBatch(Puerta):
+    """Puerta whose workers don't preempt the load and the backends when they wake."""
+
+    name = "puerta-batch"
+    scheduling = "batch"
 
 
 class Haproxy(Side):
@@ -152,7 +163,7 @@ class HaproxySplice(Haproxy):
 
 class Nginx(Side):
     name = "nginx"
-    needs = ("nginx", "nginx stream module")
+    needs: tuple[str, ...] = ("nginx", "nginx stream module")
     template = CONFIGS / "nginx.conf"
 
     def values(self) -> dict[str, str]:
@@ -169,6 +180,16 @@ class Nginx(Side):
     @classmethod
     def version(cls) -> str:
         return programs.first_line([programs.path_of("nginx"), "-v"], r"nginx/\S+")
+
+
+class NginxBatch(Nginx):
+    """nginx under the policy that Puerta sets for itself with `scheduling: batch`; nginx has no such option."""
+
+    name = "nginx-batch"
+    needs = (*Nginx.needs, "chrt")
+
+    def command(self) -> list[str]:
+        return [programs.path_of("chrt"), "--batch", "0", *super().command()]
 
 
 class Envoy(Side):
@@ -257,6 +278,9 @@ class Direct(Side):
 
 
 SIDES: dict[str, type[Side]] = {
-    side.name: side for side in (Puerta, Haproxy, HaproxySplice, Nginx, Envoy, EnvoyBatch, Twemproxy, Direct)
-}
+    side.name: side
+    for side in (
+        Puerta, PuertaBatch, Haproxy, HaproxySplice, Nginx, NginxBatch, Envoy, EnvoyBatch, Twemproxy, Direct,
+    )
+}  # fmt: skip
 """Every side by the name that --peers and the result lines use."""

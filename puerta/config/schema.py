@@ -310,6 +310,11 @@ class Config:
     name: str = option(NAME, "Shown in process titles and metrics.", "puerta", reload=False)
     workers: int | None = option(WORKERS, "gevent worker processes; auto = one a core.", None)
     pin_cpus: bool = option(BOOLEAN, "Bind worker N to the N-th core it may use.", False)
+    scheduling: str = option(
+        choice("normal", "batch"),
+        "batch: workers don't preempt other processes when they wake (SCHED_BATCH), so they find more to do at once.",
+        "normal",
+    )
     user: str | None = option(TEXT, "Drop to this user and its groups after binding; needs root.", None, reload=False)
     run_dir: str = option(
         PATH, "Directory of the admin socket, the pid file and the embedded store.", "run", reload=False

@@ -492,6 +492,7 @@ def test_values_as_written(read: Loader) -> None:
     text = """\
 workers: 3
 pin_cpus: true
+scheduling: batch
 user: ~
 stop_timeout: 1.5s
 store:
@@ -511,7 +512,8 @@ routes:
     config = read(text)
     (route,) = config.routes
     assert type(route) is TcpRoute
-    assert (config.workers, config.pin_cpus, config.user, config.stop_timeout) == (3, True, None, 1.5)
+    assert (config.workers, config.pin_cpus, config.scheduling) == (3, True, "batch")
+    assert (config.user, config.stop_timeout) == (None, 1.5)
     assert (config.store.url, config.log.access) == ("embedded", False)
     assert str(config.admin.listen) == "[::1]:9127"
     assert [str(address) for address in route.listen] == ["[::1]:80", "unix:/run/a.sock", "localhost:80"]

@@ -156,7 +156,9 @@ def test_rendered_in_the_schema_s_order_with_every_key() -> None:
     listen = (Address("a", 1), Address("", 0, "/b c"))
     config = Config(routes=(MongodbRoute(name="true", mode="mongodb", listen=listen, backends=backends),))
     text = render(config)
-    assert text.startswith("name: puerta\nworkers: auto\npin_cpus: false\nuser: ~\nrun_dir: run\nstop_timeout: 30s\n")
+    assert text.startswith(
+        "name: puerta\nworkers: auto\npin_cpus: false\nscheduling: normal\nuser: ~\nrun_dir: run\nstop_timeout: 30s\n"
+    )
     assert text.endswith("      send: ~\n    expect: mongos\n")
     assert '  - name: "true"\n    mode: mongodb\n    listen: [a:1, "unix:/b c"]\n    backends:\n' in text
     assert '      - address: "[::1]:1"\n        weight: 1\n    balance: rendezvous\n' in text
