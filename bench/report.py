@@ -21,6 +21,9 @@ from bench.run import FORMAT, LATEST
 
 DOCS = programs.ROOT / "docs"
 
+SUBJECT = "puerta"
+"""The side that the page is about. Runs with another subject have tables of their own and are not in the chart."""
+
 Run = Mapping[str, Any]
 
 HEAD = """# Performance
@@ -28,8 +31,8 @@ HEAD = """# Performance
 <!-- Written by `python -m bench.report`: change bench/report.py, or measure again. -->
 
 Puerta beside other proxies: one machine, the same backend, the same load, the same number of workers or threads. Every
-ratio is {subject} / peer, the median over pairs of samples taken one right after the other, and in brackets the least
-and the greatest. For CPU time, p99 latency and memory **below 1 is better for {subject}**, for throughput above 1.
+ratio is {subject} / peer, the median over pairs of samples taken in the same seconds, and in brackets the least and the
+greatest. For CPU time, p99 latency and memory **below 1 is better for {subject}**, for throughput above 1.
 
 ![Cost per operation and per idle connection, {subject} / peer](performance.svg)
 """
@@ -41,6 +44,7 @@ make bench-peers                     # the peers, as root on Debian or a relativ
 make bench                           # everything, one worker each: about half an hour
 WORKERS=2 make bench ARGS="--out bench/results/two.json"
 make bench ARGS="--only tcp-small --peers haproxy"
+WORKERS=2 make bench ARGS="--subject puerta-batch --only tcp-small --peers puerta,nginx-batch --out bench/results/batch.json"
 make bench-quick                     # a few short pairs, under 50 s: tells whether it works, not how fast
 .venv/bin/python -m bench.report bench/results/latest.json bench/results/two.json
 ```
@@ -50,15 +54,18 @@ machine and a hash of each configuration.
 
 ## How it is measured
 
-- A sample is a fresh start of one side. It is warmed up, then loaded for a few seconds. CPU time is user + system time of
-  **all** its processes, read before and after: of Puerta the master, the workers, the supervisor and the store.
+- A pair is a fresh start of both sides. They are warmed up, then loaded by turns of half a second: the one, the other, the
+  other, the one, and so on. A sample's figures are the medians of its turns. With a crowd, and where memory is weighed, one
+  side is started, measured and stopped before the other, because no backend takes so many connections twice.
+- CPU time is user + system time of **all** processes of a side, read before and after each turn: of Puerta the master, the
+  workers, the supervisor and the store.
 - redis-benchmark makes the load, `bench/hello.c` that of mongo-connect. The counters of the backend must confirm what
   redis-benchmark claims, or the sample has failed.
 - Memory is the proportional set size (pages that forked workers share count once) with 5,000 connections less that
   before them. What the kernel holds for sockets is in no figure; it is the same for all.
 - Puerta runs with its defaults, but for a higher limit on connections and without its access log; no peer writes one
-  either. Health checks are on where a peer has active ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a
-  peer has such a setting, 64 KiB for tcp-bulk.
+  either. `puerta-batch` has `scheduling: batch` ([what that is](scaling.md)). Health checks are on where a peer has active
+  ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a peer has such a setting, 64 KiB for tcp-bulk.
 - mongo-connect: HAProxy keeps clients by a stick table on the source address, nginx and Envoy by hashing it; Puerta
   parses the hello, keys by address and application, and agrees with the other workers through its store.
 
@@ -67,13 +74,14 @@ machine and a hash of each configuration.
 - Load, proxy and backend share the cores and nothing is pinned to one. On a small machine the throughput of a pair says
   as much about the load as about the proxy; **CPU time per operation is the figure to trust**. Absolute figures change
   with the hour; compare only within a pair.
-- CPU time comes from the kernel in steps of 10 ms, which is about 1 % of a sample.
 - Loopback has no packet loss, no latency and no interrupts of a network card, which all proxies would pay alike.
 - redis-benchmark's latency begins when a request is written: in tcp-connect it leaves out the TCP connect, but not the
   proxy's own connect to the backend.
 - `twemproxy` and `direct` (no proxy at all, the ceiling) have one server behind them instead of a cluster of three,
   because they know no cluster: they do less work, and leave more of the machine to their one server. twemproxy has one
   thread only, so it is left out with more workers.
+- `nginx-batch` is nginx started under the policy that `scheduling: batch` sets. nginx has no such option, but whoever
+  starts it can give it that.
 - `envoy-batch` gathers requests for up to 3 ms: it saves CPU time at the price of latency when there is little traffic.
 - `haproxy-splice` lets the kernel move long streams between sockets, an option that HAProxy does not set by default.
 - redis-idle: twemproxy runs with 512-byte buffers there, as its manual advises for many connections.
@@ -154,9 +162,8 @@ def absolute(measures: Mapping[str, float]) -> str:
 
 def table(run: Run) -> list[str]:
     """The Markdown table, and below it what failed."""
-    subject = run["subject"].capitalize()
     lines = [
-        f"| scenario | peer | CPU / operation | throughput | p99 | memory | {subject} | peer |",
+        f"| scenario | peer | CPU / operation | throughput | p99 | memory | {run['subject']} | peer |",
         "|---|---|---|---|---|---|---|---|",
     ]
     failed = []
@@ -193,11 +200,17 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def heading(run: Run) -> str:
+    """Says which side is compared where it is not the usual one."""
+    of = "" if run["subject"] == SUBJECT else f": {run['subject']}"
+    return f"## With {workers(run)} on each side{of}"
+
+
 def section(run: Run) -> list[str]:
     at = run["machine"]
     versions = ", ".join(dict.fromkeys(version for side, version in run["versions"].items() if side != "direct"))
     return [
-        f"## With {workers(run)} on each side",
+        heading(run),
         "",
         *table(run),
         f"Measured {run['date'][:10]} with {pairs([run])} of {seconds(run)} on {at['cores']} cores of "
@@ -219,12 +232,13 @@ def bars(runs: Sequence[Run]) -> list[Bar]:
 
 
 def write(runs: Sequence[Run], docs: Path) -> None:
-    subject = runs[0]["subject"].capitalize()
+    subject = SUBJECT.capitalize()
+    charted = [run for run in runs if run["subject"] == SUBJECT]
     sections = [line for run in runs for line in section(run)]
     title = f"CPU time per operation (memory per idle connection), {subject} / peer"
-    subtitle = f"to the left of 1: {subject} needs less; logarithmic scale, medians of {pairs(runs)}"
+    subtitle = f"to the left of 1: {subject} needs less; logarithmic scale, medians of {pairs(charted)}"
     (docs / "performance.md").write_text("\n".join([HEAD.format(subject=subject), *sections, TAIL]))
-    (docs / "performance.svg").write_text(draw(title, subtitle, bars(runs)))
+    (docs / "performance.svg").write_text(draw(title, subtitle, bars(charted)))
 
 
 def main(words: list[str] | None = None) -> int:

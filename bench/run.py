@@ -1,12 +1,12 @@
-"""Runs the benchmark: pairs of samples, Puerta and a peer, one right after the other, A B A B.
+"""Runs the benchmark: pairs of samples, Puerta and a peer, loaded by turns, A B B A.
 
     python -m bench                                   everything: about half an hour
     python -m bench --only tcp-small --peers haproxy  one comparison
     python -m bench --quick                           a few short ones, under 50 s
     WORKERS=2 python -m bench                         two workers or threads on every side
 
-Absolute figures drift with what else the machine does. The ratio of two samples of the same half minute does not, so
-each ratio is taken within a pair, and the median over the pairs is what counts.
+Absolute figures drift with what else the machine does. The ratio of two samples of the same seconds does not, so each
+ratio is taken within a pair, and the median over the pairs is what counts.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from bench.ratios import Ratio, line, ratios
 from bench.scenarios import BACKENDS, QUICK, SCENARIOS, IdleScenario, Sample, Scenario
 
 LATEST = programs.HERE / "results" / "latest.json"
-FORMAT = 1
+FORMAT = 2
 UNMEASURED = (LoadFailed, RuntimeError, TimeoutError, OSError)
 
 
@@ -66,7 +66,7 @@ class Plan:
 def arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, help="pairs of samples for each comparison (5)")
-    parser.add_argument("--seconds", type=float, help="length of a load (3)")
+    parser.add_argument("--seconds", type=float, help="of load on each side in a pair (3)")
     parser.add_argument("--only", type=names, help=f"scenarios: {','.join(SCENARIOS)}")
     parser.add_argument("--peers", type=names, help=f"peers: {','.join(SIDES)}")
     parser.add_argument("--quick", action="store_true", help=f"one short pair each of {', '.join(QUICK)}")
@@ -157,16 +157,15 @@ def run_scenario(plan: Plan, comparisons: list[Comparison], backend: Backend) ->
 def run_pair(plan: Plan, comparison: Comparison, backend: Backend, number: int) -> None:
     """One sample of each side."""
     scenario = comparison.scenario
-    pair = []
-    for side in (plan.subject, comparison.peer):
-        try:
-            sample = scenario.sample(SIDES[side], backend, plan.workers, plan.seconds)
-        except UNMEASURED as error:
-            return fail(comparison, f"{side}: {error}")
+    sides = (plan.subject, comparison.peer)
+    try:
+        subject, peer = scenario.pair([SIDES[side] for side in sides], backend, plan.workers, plan.seconds)
+    except UNMEASURED as error:
+        return fail(comparison, str(error))
+    for side, sample in zip(sides, (subject, peer), strict=True):
         figures = " ".join(f"{measure}={figure:.4g}" for measure, figure in sample.measures.items())
         print(f"  {scenario.name} pair {number + 1} {side}: {figures}", file=sys.stderr, flush=True)
-        pair.append(sample)
-    comparison.pairs.append((pair[0], pair[1]))
+    comparison.pairs.append((subject, peer))
 
 
 # -- results -----------------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """The scenarios: which load runs through a side, in front of which backend, and what is measured.
 
-A sample is one fresh start of one side: wait until it serves, warm it up, load it, read the CPU time of its processes
-before and after. The load reports throughput and latency; the backend's own counters must confirm what it claims.
+A pair is one fresh start of two sides: wait until both serve, warm them up, load them by turns, read the CPU time of a
+side's processes before and after each of its turns. The load reports throughput and latency; the backend's own counters
+must confirm what it claims. The turns are short, so that what else the machine does meets both sides alike.
 """
 
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from bench import backends, load, processes
 from bench.backends import Backend, Keys
 from bench.load import LoadFailed, RedisLoad, Report
 from bench.peers import Side, Task
+from bench.ratios import medians
 from playground.servers import wait_until
 
 WARM_UP = 0.3
-"""Seconds of load that are not counted; they also tell how many requests make the wanted time."""
+"""Seconds of load that are not counted, where a load is told its time."""
+
+TURN = 0.5
+"""Seconds of load on one side before it is the other's turn."""
 
 SETTLE = 1.0
 """Seconds between the last round trip of idle connections and the look at memory."""
@@ -73,22 +78,32 @@ class Scenario:
         except (OSError, RuntimeError):
             return False
 
-    def measure(self, side: Side, backend: Backend, seconds: float) -> Sample:
-        raise NotImplementedError
-
-    def sample(self, kind: type[Side], backend: Backend, workers: int, seconds: float) -> Sample:
-        """Start the side, measure it, stop it. Raises LoadFailed, or RuntimeError when it did not start."""
+    @contextlib.contextmanager
+    def up(self, kind: type[Side], backend: Backend, workers: int) -> Iterator[Side]:
+        """A fresh side that serves. Raises LoadFailed when it does not come to that."""
         side = kind(self.task(backend, workers))
         try:
-            side.start()
-            wait_until(lambda: side.gone() or self.serves(side.port, backend), SERVES_WITHIN, f"{side.name} to serve")
-            if side.gone():
-                raise LoadFailed("it has ended")
-            return self.measure(side, backend, seconds)
-        except (LoadFailed, TimeoutError, OSError) as error:
-            raise LoadFailed(f"{error}\n{last(side)}".strip()) from error
+            with blaming(side):
+                side.start()
+                wait_until(lambda: side.gone() or self.serves(side.port, backend), SERVES_WITHIN, "it to serve")
+                if side.gone():
+                    raise LoadFailed("it has ended")
+            yield side
         finally:
             side.stop()
+
+    def pair(self, kinds: Sequence[type[Side]], backend: Backend, workers: int, seconds: float) -> list[Sample]:
+        """A sample of each kind of side, after `seconds` of load on each. Raises LoadFailed, which names the side."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def blaming(side: Side) -> Iterator[None]:
+    """What goes wrong in this context is the side's fault: a LoadFailed that names it and has the end of its log."""
+    try:
+        yield
+    except (LoadFailed, TimeoutError, OSError, RuntimeError) as error:
+        raise LoadFailed(f"{side.name}: {error}\n{last(side)}".strip()) from error
 
 
 def probes(mode: str) -> list[bytes]:
@@ -108,19 +123,56 @@ def last(side: Side) -> str:
     return ""
 
 
-def under_load(side: Side, work: Callable[[], Report]) -> Sample:
-    """Do the work, and say what it cost the side."""
-    before = side.look()
-    report = work()
-    spent = processes.spent(before, side.look())
-    measures = {"throughput": report.throughput, "p50_ms": report.p50_ms, "p99_ms": report.p99_ms}
-    if before:
-        measures["cpu_us"] = 1e6 * sum(spent.values()) / report.operations
-    return Sample(measures, {"operations": report.operations, "seconds": report.seconds, "processes": spent})
+@dataclass(frozen=True)
+class LoadScenario(Scenario):
+    """Something that works through the side for a while and then reports. Subclasses say what."""
+
+    def pace(self, side: Side, backend: Backend) -> float:
+        """Warm the side up; returns its operations a second."""
+        raise NotImplementedError
+
+    def work(self, side: Side, backend: Backend, pace: float, seconds: float) -> Report:
+        """Load the side for about `seconds`. Raises LoadFailed."""
+        raise NotImplementedError
+
+    def pair(self, kinds: Sequence[type[Side]], backend: Backend, workers: int, seconds: float) -> list[Sample]:
+        with contextlib.ExitStack() as stack:
+            return self.by_turns(
+                [stack.enter_context(self.up(kind, backend, workers)) for kind in kinds], backend, seconds
+            )
+
+    def by_turns(self, sides: Sequence[Side], backend: Backend, seconds: float) -> list[Sample]:
+        """Load one side after the other, again and again, first the one first and then the other."""
+        paces = []
+        for side in sides:
+            with blaming(side):
+                paces.append(self.pace(side, backend))
+        turns: list[list[Sample]] = [[] for _ in sides]
+        for number in range(max(1, round(seconds / TURN))):
+            order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
+            for index in order:
+                with blaming(sides[index]):
+                    turns[index].append(self.turn(sides[index], backend, paces[index]))
+        return [together(some) for some in turns]
+
+    def turn(self, side: Side, backend: Backend, pace: float) -> Sample:
+        """One turn, and what it cost the side."""
+        before = side.look()
+        report = self.work(side, backend, pace, TURN)
+        spent = processes.spent(before, side.look())
+        measures = {"throughput": report.throughput, "p50_ms": report.p50_ms, "p99_ms": report.p99_ms}
+        if before:
+            measures["cpu_us"] = 1e6 * sum(spent.values()) / report.operations
+        return Sample(measures, {"operations": report.operations, "seconds": report.seconds, "processes": spent})
+
+
+def together(turns: Sequence[Sample]) -> Sample:
+    """One sample of several turns: each measure's median, for a turn in which the machine was away is no measure."""
+    return Sample(medians([turn.measures for turn in turns]), {"turns": [asdict(turn) for turn in turns]})
 
 
 @dataclass(frozen=True)
-class RedisScenario(Scenario):
+class RedisScenario(LoadScenario):
     """redis-benchmark reads keys through the side."""
 
     load: RedisLoad = field(kw_only=True)
@@ -128,27 +180,39 @@ class RedisScenario(Scenario):
     """Requests of the warm-up."""
 
     crowd: int = 0
-    """Connections that are open meanwhile and do nothing but a round trip at their beginning and one at their end."""
+    """Connections that are open meanwhile and do nothing but a round trip at their beginning and one at their end.
 
-    def measure(self, side: Side, backend: Backend, seconds: float) -> Sample:
+    The sides are loaded one after the other then: no backend takes the crowds of two.
+    """
+
+    def pair(self, kinds: Sequence[type[Side]], backend: Backend, workers: int, seconds: float) -> list[Sample]:
         if not self.crowd:
-            return self.loaded(side, backend, seconds)
-        with load.held(side.port, self.crowd, TINY.name(0).decode()):
-            return self.loaded(side, backend, seconds)
+            return super().pair(kinds, backend, workers, seconds)
+        samples = []
+        for kind in kinds:
+            with (
+                self.up(kind, backend, workers) as side,
+                blaming(side),
+                load.held(side.port, self.crowd, TINY.name(0).decode()),
+            ):
+                samples += self.by_turns([side], backend, seconds)
+        return samples
 
-    def loaded(self, side: Side, backend: Backend, seconds: float) -> Sample:
-        rate = load.redis(self.load, side.port, self.first).throughput
-        count = max(1, round(rate * seconds / self.load.pipeline)) * self.load.pipeline
+    def pace(self, side: Side, backend: Backend) -> float:
+        return load.redis(self.load, side.port, self.first).throughput
+
+    def work(self, side: Side, backend: Backend, pace: float, seconds: float) -> Report:
+        count = max(1, round(pace * seconds / self.load.pipeline)) * self.load.pipeline
         hits, misses = backend.served()
-        sample = under_load(side, lambda: load.redis(self.load, side.port, count))
+        report = load.redis(self.load, side.port, count)
         hits, misses = (after - before for after, before in zip(backend.served(), (hits, misses), strict=True))
         if misses or hits < count * self.load.keys:
             raise LoadFailed(f"{count} operations were reported; the backends served {hits} keys and missed {misses}")
-        return sample
+        return report
 
 
 @dataclass(frozen=True)
-class HelloScenario(Scenario):
+class HelloScenario(LoadScenario):
     """hello.c connects, says hello, closes; from many loopback addresses, so that there is an affinity to keep."""
 
     clients: int = 50
@@ -162,13 +226,12 @@ class HelloScenario(Scenario):
         except OSError:
             return False
 
-    def run(self, side: Side, backend: Backend, seconds: float) -> Report:
+    def pace(self, side: Side, backend: Backend) -> float:
+        return self.work(side, backend, 0.0, WARM_UP).throughput
+
+    def work(self, side: Side, backend: Backend, pace: float, seconds: float) -> Report:
         program, request = backend.files["program"], backend.files["request"]
         return load.hello(program, request, side.port, seconds, self.clients, self.sources)
-
-    def measure(self, side: Side, backend: Backend, seconds: float) -> Sample:
-        self.run(side, backend, WARM_UP)
-        return under_load(side, lambda: self.run(side, backend, seconds))
 
 
 @dataclass(frozen=True)
@@ -177,7 +240,14 @@ class IdleScenario(Scenario):
 
     connections: int = IDLE_CONNECTIONS
 
-    def measure(self, side: Side, backend: Backend, seconds: float) -> Sample:
+    def pair(self, kinds: Sequence[type[Side]], backend: Backend, workers: int, seconds: float) -> list[Sample]:
+        samples = []
+        for kind in kinds:
+            with self.up(kind, backend, workers) as side, blaming(side):
+                samples.append(self.weigh(side))
+        return samples
+
+    def weigh(self, side: Side) -> Sample:
         key = TINY.name(0).decode()
         with load.held(side.port, IDLE_WARM_UP, key):
             pass

@@ -1,6 +1,8 @@
 """The pure parts of the benchmark: what it reads from its loads and from /proc, its arithmetic, its page."""
 
 import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -48,11 +50,31 @@ def test_hello_is_read_and_must_be_free_of_errors() -> None:
             parse_hello(json.dumps({**said, **spoilt}))
 
 
-def test_cpu_time_counts_the_process_and_the_children_it_waited_for() -> None:
+def test_cpu_time_of_children_that_were_waited_for() -> None:
     fields = ["S", "7", *["0"] * 9, "100", "20", "3", "4", *["0"] * 20]
     stat = f"42 (odd ) name (x) {' '.join(fields)}"
-    assert processes.cpu_seconds(stat) == pytest.approx(127 / processes.TICKS)
+    assert processes.children_seconds(stat) == pytest.approx(7 / processes.TICKS)
     assert processes.stat_fields(stat)[:2] == ["S", "7"]
+
+
+def test_cpu_time_of_another_process_with_its_threads() -> None:
+    program = (
+        "import threading, time\n"
+        "def burn():\n"
+        "    end = time.thread_time() + 0.05\n"
+        "    while time.thread_time() < end: pass\n"
+        "other = threading.Thread(target=burn); other.start(); other.join(); burn()\n"
+        "print(time.process_time_ns(), flush=True); input()\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        said = int(child.stdout.readline()) / 1e9
+        seen = processes.cpu_seconds(child.pid)
+        child.communicate("\n")
+    assert 0.1 <= said <= seen < said + 0.05
+    with pytest.raises(OSError):  # noqa: PT011: which one is the kernel's business
+        processes.cpu_seconds(child.pid)
 
 
 def test_cpu_time_between_two_looks_includes_a_process_born_in_between() -> None:
@@ -166,6 +188,17 @@ def test_what_was_measured_with_other_pairs_is_not_hidden(tmp_path: Path) -> Non
     longer["comparisons"][0]["pairs"] = [{"subject": pair, "peer": pair}] * 9
     (run,) = report.merge([a_run(), {**longer, "seconds": 4.5}])
     assert (report.pairs([run]), report.seconds(run)) == ("1 to 9 pairs", "3 to 4.5 s")
+
+
+def test_a_run_of_another_side_has_a_table_of_its_own_and_no_bars(tmp_path: Path) -> None:
+    files = [tmp_path / "usual.json", tmp_path / "other.json"]
+    files[0].write_text(json.dumps(a_run()))
+    files[1].write_text(json.dumps({**a_run(peer="nginx"), "subject": "puerta-batch"}))
+    report.main([*map(str, files), "--docs", str(tmp_path)])
+    page = (tmp_path / "performance.md").read_text()
+    assert page.index("## With 1 worker on each side\n") < page.index("## With 1 worker on each side: puerta-batch\n")
+    assert "| memory | puerta-batch | peer |" in page
+    assert "nginx" not in (tmp_path / "performance.svg").read_text()
 
 
 def test_a_file_that_holds_no_results_is_refused(tmp_path: Path) -> None:
