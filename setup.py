@@ -26,6 +26,7 @@ COMPILED = [
     "puerta/proxy/redis_upstream.py",
     "puerta/proxy/redis_slots.py",
     "puerta/proxy/redis_cluster.py",
+    "puerta/proxy/redis_upkeep.py",
     "puerta/proxy/redis_gather.py",
     "puerta/proxy/redis_scatter.py",
     "puerta/proxy/redis_session.py",

@@ -72,7 +72,8 @@ class ClusterWatch:
         self.learned = Learned(route.name, board.commands(route.name))
         self.nodes: dict[str, NodeWatch] = {}
         self.published = b""
-        self.number, self.looking, self.looked, self.seen = 0, False, float("-inf"), 0.0
+        self.number, self.looking, self.looked = 0, False, float("-inf")
+        self.seen = self.seen_from = 0.0  # when the look ended that the layout comes from, and when it began
         self.wanted, self.doubted = True, False
         self.news, self.stopped = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"puerta-cluster {route.name}", daemon=True)
@@ -166,7 +167,7 @@ class ClusterWatch:
     def _merge(self, now: float) -> None:
         """Take over what the nodes saw. Slots that lost their owner are believed at the second look only: in between
         two nodes' answers, a slot may have moved from the one that was asked later to the one that was asked before."""
-        views = self._views()
+        views, looked = self._views()
         if not views:
             self._watch(self.route.cluster)
             return
@@ -176,7 +177,7 @@ class ClusterWatch:
             self._watch(self.route.cluster)
             self.wanted = True
             return
-        self.seen = now
+        self.seen, self.seen_from = now, looked
         change = topology.describe(self.layout, found)
         if found != self.layout:
             self.layout = found
@@ -184,11 +185,13 @@ class ClusterWatch:
         if change:
             logger.info("cluster %s: %s (epoch %d)", self.route.name, change, found.epoch)
 
-    def _views(self) -> list[View]:
-        """What this look saw; if all nodes are too slow for it, what they saw last."""
+    def _views(self) -> tuple[list[View], float]:
+        """What this look saw, and when it began; if all nodes are too slow for it, what they saw last."""
         fresh = [node.view for node in self.nodes.values() if node.done >= self.number]
         found = [view for view in fresh if view is not None]
-        return found or [node.view for node in self.nodes.values() if node.view is not None]
+        if found:
+            return found, self.looked
+        return [node.view for node in self.nodes.values() if node.view is not None], self.seen_from
 
     def _follow(self) -> None:
         """Watch the nodes of the layout and no others."""
@@ -215,12 +218,12 @@ class ClusterWatch:
             for node in nodes
         }
         cells = {node.id: self.cells.given[str(node.address)] for node in nodes}
-        data = topology.dump(self.layout, up, cells, 0)
+        data = topology.dump(self.layout, up, cells)
         if data == self.published:
             return
         self.published = data
         try:
-            self.blob.publish(topology.dump(self.layout, up, cells, self.blob.version + 1))
+            self.blob.publish(topology.dump(self.layout, up, cells, self.blob.version + 1, self.seen_from))
         except BoardFull as error:
             logger.error("cluster %s: its layout is too large to be published: %s", self.route.name, error)
 
@@ -241,5 +244,5 @@ class ClusterWatch:
         for node in layout.nodes:
             self.nodes[str(node.address)].verdict.state = UP if up[node.id] else DOWN
         self.published = topology.dump(
-            layout, up, {node.id: self.cells.given[str(node.address)] for node in layout.nodes}, 0
+            layout, up, {node.id: self.cells.given[str(node.address)] for node in layout.nodes}
         )

@@ -135,14 +135,20 @@ def lay_out(nodes: Iterable[Node]) -> Layout:
 # -- the blob ----------------------------------------------------------------------------------------------------------
 
 
-def dump(layout: Layout, up: Mapping[str, bool], cells: Mapping[str, int], version: int) -> bytes:
-    """Compact JSON for the workers; `up` and `cells` (which table counts it; -1 = none) are by a node's id."""
+def dump(
+    layout: Layout, up: Mapping[str, bool], cells: Mapping[str, int], version: int = 0, looked: float = 0.0
+) -> bytes:
+    """Compact JSON for the workers; `up` and `cells` (which table counts it; -1 = none) are by a node's id.
+
+    `looked` is when the look began in which the layout was seen, in seconds of the monotonic clock.
+    """
 
     def node(one: Node) -> dict[str, Any]:
         return {"id": one.id, "host": one.host, "port": one.port, "up": up[one.id], "cell": cells[one.id]}
 
     found = {
         "version": version,
+        "looked_ns": round(looked * 1e9),
         "epoch": layout.epoch,
         "masters": [
             node(master)

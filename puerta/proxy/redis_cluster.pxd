@@ -52,6 +52,4 @@ cdef class Cluster:
     cdef Upstream shared(self, int slot, int protocol, bint readonly)
     cdef Upstream shared_reader(self, Node master, int protocol)
     cpdef open(self, Node node, int protocol)
-    @cython.locals(node=Node, upstream=Upstream)
-    cpdef look_over(self)
     cpdef measure(self, Call call)

@@ -19,11 +19,7 @@ if not cython.compiled:
     from puerta.proxy.redis_upstream import Tally, Upstream
 
 from puerta import log
-from puerta.protocol import resp
-from puerta.proxy import redis_layout
-from puerta.proxy.redis_blocking import Blocking
-from puerta.proxy.redis_caller import RAW
-from puerta.proxy.redis_layout import READONLY
+from puerta.proxy import redis_handshake, redis_layout
 from puerta.proxy.redis_resend import Resender
 from puerta.reactor import native
 
@@ -35,13 +31,9 @@ MOST_BACKOFF = 1.0
 LIVED_SECONDS = 1.0
 """A connection that was lost later than this worked: its node is not left alone before it is tried again."""
 
-DEPOSED_SECONDS = 1.0
-"""A node that is no master any more, or down, has so long to end what waits on it by itself."""
-
 VANISHED_SECONDS = 30.0
 """A node that takes none of our bytes for so long is given up: new connections may reach what has taken its place."""
 
-TICKS_A_SECOND = 10
 COMPLAINT_SECONDS = 5.0
 
 
@@ -79,24 +71,17 @@ class Node:
         self.in_flight = 0
         self.tally = Tally()
 
+    def may_complain(self, now: float) -> bool:
+        """Whether the log may hear of this node: what is wrong with it, it hears once in a while."""
+        if now - self.complained <= COMPLAINT_SECONDS:
+            return False
+        self.complained = now
+        return True
+
 
 def is_reached(node: Any) -> bool:
     """It has a shared connection that works: what became of another does not speak against it."""
     return any(upstream is not None and upstream.ready for upstream in (node.resp2, node.resp3))
-
-
-class Handshake:
-    """Checks the replies to what a new connection says first (HELLO, AUTH, READONLY)."""
-
-    __slots__ = ("cluster", "upstream")
-
-    def __init__(self, cluster: Any, upstream: Any) -> None:
-        self.cluster = cluster
-        self.upstream = upstream
-
-    def leg_answered(self, call: Any, reply: bytes) -> None:
-        if reply[:1] == b"-" and not self.upstream.closed:
-            self.cluster.refused(self.upstream, reply)
 
 
 class Cluster:
@@ -198,7 +183,7 @@ class Cluster:
         upstream = Upstream(self.loop, fd, self, node, protocol, shared)
         self.connections.add(upstream)
         self.loop.add(upstream)
-        self.greet(upstream)
+        redis_handshake.greet(self, upstream)
         return upstream
 
     def locate(self, node: Node) -> bool:
@@ -211,37 +196,6 @@ class Cluster:
         except ValueError:
             self.node_failed(node, errno.EAFNOSUPPORT, False)
         return node.endpoint is not None
-
-    def greet(self, upstream: Upstream) -> None:
-        """What a new connection says before any client's command."""
-        auth = self.config.auth
-        credentials = []
-        if auth.password is not None:
-            credentials = [(auth.username or "default").encode(), auth.password.encode()]
-        if upstream.protocol == 3:
-            self.say(upstream, resp.command(b"HELLO", b"3", *([b"AUTH", *credentials] if credentials else [])))
-        elif credentials:
-            self.say(upstream, resp.command(b"AUTH", *(credentials if auth.username else credentials[1:])))
-        if upstream.node.replica:
-            upstream.replica = True
-            self.say(upstream, READONLY)
-
-    def say(self, upstream: Upstream, request: bytes) -> None:
-        """Something of our own, that the node must agree to."""
-        call = Call(None, None, RAW, False, self.loop.now)
-        call.gather = Handshake(self, upstream)
-        upstream.send(call, request)
-
-    def refused(self, upstream: Upstream, reply: bytes) -> None:
-        """The node does not want us. What was sent behind our greeting was not executed either."""
-        node = upstream.node
-        said = reply[1:].partition(b"\r\n")[0]
-        if self.loop.now - node.complained > COMPLAINT_SECONDS:
-            node.complained = self.loop.now
-            log.logger.error(
-                "route %s: node %s refuses us: %s", self.config.name, node.id, said.decode(errors="replace")
-            )
-        self.upstream_lost(upstream, errno.EACCES, b"-ERR node %s refuses Puerta: %s\r\n" % (node.id.encode(), said))
 
     # -- connections of their own
 
@@ -336,8 +290,7 @@ class Cluster:
         node.tally.failures += 1
         self.route.count_redis("upstream_failures", 1)
         self.route.count_redis("refresh_wanted", 1)
-        if now - node.complained > COMPLAINT_SECONDS:
-            node.complained = now
+        if node.may_complain(now):
             log.logger.warning(
                 "route %s: node %s: %s", self.config.name, node.id, os.strerror(error) if error else "closed"
             )
@@ -369,75 +322,9 @@ class Cluster:
         if upstream.pushes is not None:
             upstream.pushes(b"")
 
-    # -- upkeep
-
     def measure(self, call: Call) -> None:
         """A reply came that went another way than the usual."""
         self.latencies.measure(call, self.loop.now)
-
-    def tick(self, now: float) -> None:
-        """Ten times a second: answer calls that took too long, and do not wait for ever for slow clients."""
-        self.ticks += 1
-        for upstream in list(self.connections):
-            if upstream.slow is not None and upstream.in_flight > 1 and now - upstream.since > upstream.patience:
-                upstream.give_up_waiting()
-            if not upstream.ready:
-                if now - upstream.born > self.config.limits.connect_timeout:
-                    self.upstream_lost(upstream, errno.ETIMEDOUT)
-            elif upstream.shared:
-                self.time_out(upstream, now)
-            else:
-                self.time_out_pinned(upstream, now)
-            if self.ticks % TICKS_A_SECOND == 0:
-                upstream.slim()
-
-    def look_over(self) -> None:
-        """Count the connections, and the calls in flight on them, of each node."""
-        self.shared_resp2 = self.shared_resp3 = 0
-        for node in self.nodes.values():
-            node.connections = node.in_flight = 0
-        for upstream in self.connections:
-            node = upstream.node
-            node.connections += 1
-            node.in_flight += upstream.in_flight
-            if upstream.shared:
-                self.shared_resp2 += upstream.protocol == 2
-                self.shared_resp3 += upstream.protocol == 3
-
-    def time_out(self, upstream: Upstream, now: float) -> None:
-        """The oldest calls are at the front. A late reply finds nobody who wants it and is discarded in its place."""
-        late = now - self.config.limits.call_timeout
-        call = upstream.first
-        if upstream.node.gone and (call is None or upstream.node.gone < late):
-            self.upstream_lost(upstream, errno.ENETUNREACH)
-            return
-        if upstream.forwarded and call is not None:
-            if upstream.slow is None and upstream.heard < late:
-                self.upstream_lost(upstream, errno.ETIMEDOUT)
-                return
-            call = call.after
-        while call is not None and call.started < late:
-            if isinstance(call.gather, Handshake):
-                self.upstream_lost(upstream, errno.ETIMEDOUT)
-                return
-            if call.caller is not None or call.gather is not None:
-                self.route.count_redis("timeouts", 1)
-                upstream.tally.timeouts += 1
-                self.route.count_redis("refresh_wanted", 1)  # a node that hangs may have been replaced
-                caller = call.caller
-                self.again.failed(call, b"-ERR node %s did not answer in time\r\n" % upstream.node.id.encode())
-                if caller is not None:
-                    call.caller = None
-            call = call.after
-
-    def time_out_pinned(self, upstream: Upstream, now: float) -> None:
-        """One session's own: a command that blocks may, as long as its node is in office; a pool's connection goes with it."""
-        node, call = upstream.node, upstream.first
-        late = call is not None and call.started < now - self.config.limits.call_timeout
-        if late and not isinstance(call.gather, Blocking):
-            self.upstream_lost(upstream, errno.ETIMEDOUT)
-        elif node.gone or (node.deposed and now - node.deposed > DEPOSED_SECONDS):
-            self.upstream_lost(upstream, errno.ENETUNREACH)
 
     def close(self) -> None:
         for upstream in list(self.connections):

@@ -2,13 +2,9 @@
 
 from typing import Any
 
-from puerta.protocol import resp, slots
+from puerta.protocol import slots
+from puerta.proxy.redis_handshake import READONLY, say
 from puerta.proxy.redis_slots import SlotMap
-
-READONLY = resp.command(b"READONLY")
-
-LEARNED_SECONDS = 1.0
-"""For so long what an error taught us is newer than a published layout that says otherwise."""
 
 
 def apply(cluster: Any, layout: dict[str, Any]) -> None:
@@ -27,7 +23,7 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
         for first, last in entry["slots"]:
             owners.put(first, last, master)
     spares = {listed(cluster, entry) for entry in layout["spares"]}
-    keep_learned(cluster, owners, masters | spares)
+    kept = keep_learned(cluster, owners, masters | replicas | others | spares, layout["looked_ns"] / 1e9)
     pairs = zip(cluster.slots.owners(), owners.owners(), strict=True)
     moved = {slot for slot, (before, after) in enumerate(pairs) if before is not after}
     cluster.slots = owners
@@ -35,7 +31,7 @@ def apply(cluster: Any, layout: dict[str, Any]) -> None:
     for node in set(cluster.nodes.values()) - masters - replicas - others - spares:
         cluster.retire(node)
     for node in cluster.nodes.values():
-        take_role(cluster, node, node in masters, node in replicas)
+        take_role(cluster, node, node in masters or node in kept, node in replicas and node not in kept)
     for upstream in cluster.connections if moved else ():
         upstream.fence_slots(moved)
     prewarm(cluster)
@@ -48,14 +44,17 @@ def listed(cluster: Any, entry: dict[str, Any]) -> Any:
     return node
 
 
-def keep_learned(cluster: Any, owners: SlotMap, candidates: set[Any]) -> None:
-    """A look takes its time: what a redirection said meanwhile stands."""
-    oldest = cluster.loop.now - LEARNED_SECONDS
+def keep_learned(cluster: Any, owners: SlotMap, listed: set[Any], looked: float) -> set[Any]:
+    """What a redirection said after the supervisor began to look is newer than what it saw. Returns the nodes of which it was
+    said: they are in office, whatever the layout lists them as."""
+    kept = set()
     for slot, (node, when) in list(cluster.learned.items()):
-        if when < oldest:
+        if when < looked or node not in listed:
             del cluster.learned[slot]
-        elif node in candidates:
+        else:
             owners.put(slot, slot, node)
+            kept.add(node)
+    return kept
 
 
 def take_role(cluster: Any, node: Any, master: bool, replica: bool) -> None:
@@ -69,7 +68,7 @@ def take_role(cluster: Any, node: Any, master: bool, replica: bool) -> None:
         node.replica = True
         for upstream in (node.resp2, node.resp3):
             if upstream is not None and not upstream.replica:
-                cluster.say(upstream, READONLY)
+                say(cluster, upstream, READONLY)
                 upstream.replica = True
 
 

@@ -13,7 +13,7 @@ from puerta.protocol import commands
 from puerta.protocol.entry import unpack
 from puerta.protocol.resp import Request
 from puerta.protocol.span import NameIndex
-from puerta.proxy import redis_layout
+from puerta.proxy import redis_layout, redis_upkeep
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.deadlines import Deadlines
 from puerta.proxy.redis_cluster import Cluster
@@ -131,14 +131,14 @@ class RedisRouteRunner:
         """Ten times a second: the commands, the layout, the calls that take too long, the meters."""
         self.take_commands()
         self.take_layout()
-        self.cluster.tick(now)
+        redis_upkeep.tick(self.cluster, now)
         self.openings.sweep(now)
         self.others = self.table.sum("connections") - len(self.sessions)
         meters = (self.bytes_in, "bytes_in"), (self.bytes_out, "bytes_out"), (self.taken, "commands_total")
         for meter, column in meters:
             total, meter.total = meter.total, 0
             self.cells[self.at[column]] += total
-        self.cluster.look_over()
+        redis_upkeep.look_over(self.cluster)
         self.nodes.write(self.cluster.nodes.values())
         self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))
         self.redis.set(self.row, "shared_resp2", self.cluster.shared_resp2)

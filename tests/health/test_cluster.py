@@ -140,10 +140,13 @@ def test_a_moved_slot_is_published_when_a_worker_asks(calm: ValkeyCluster, watch
     slot = 100
     owner = calm.master_of_slot(slot)
     target = next(node for node in calm.masters if node is not owner)
+    before = time.monotonic_ns()
+    assert one.layout()["looked_ns"] < before
     calm.migrate_slot(slot, target)
     one.want()
     took = wait_for(lambda: any(first <= slot <= last for first, last in one.masters()[target.port]))
     assert took < 1
+    assert before < one.layout()["looked_ns"] < time.monotonic_ns()
     assert one.layout()["uncovered"] == 0
 
 

@@ -237,10 +237,10 @@ def test_many_changes_are_a_short_line() -> None:
 def test_what_is_published_can_be_read_again() -> None:
     layout = choose([view(A, master(A, 4, (0, 5), (7, 9)), replica(B, A, 4), master(C, 4))])
     up, cells = {A: True, B: False, C: True}, {A: 0, B: 1, C: -1}
-    data = topology.dump(layout, up, cells, 7)
+    data = topology.dump(layout, up, cells, 7, looked=1.25)
     assert topology.load(data) == (replace(layout, replicas=(replace(layout.replicas[0], epoch=4),)), up, cells)
     assert json.loads(data) == {
-        "version": 7, "epoch": 4, "uncovered": SLOTS - 9,
+        "version": 7, "looked_ns": 1_250_000_000, "epoch": 4, "uncovered": SLOTS - 9,
         "masters": [{
             "id": A, "host": "10.0.0.97", "port": 6379, "up": True, "cell": 0, "slots": [[0, 5], [7, 9]],
             "replicas": [{"id": B, "host": "10.0.0.98", "port": 6379, "up": False, "cell": 1}],

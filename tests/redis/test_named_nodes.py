@@ -11,7 +11,7 @@ def test_a_worker_is_ready_when_it_knows_where_the_nodes_are() -> None:
         asked.append(host)
         return known.get(host)
 
-    layout = {"masters": [master("one.example", 0, 16383)], "spares": [entry("two.example")], "uncovered": 0}
+    layout = {"masters": [master("one.example", 0, 16383)], "spares": [entry("two.example")], "looked_ns": 0}
     with runner_with(layout, resolve) as runner:
         assert {"one.example", "two.example"} <= set(asked), "a node may get slots that has none yet"
         assert not runner.ready()
