@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CONFIG ?= etc/puerta.yaml
+# Tests wait more than they compute, so several files run at a time (JOBS=0: one by one).
+JOBS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # What the compiled core is made of: setup.py lists its modules; a .pxd is part of all that import it.
 CORE := setup.py $(shell sed -n '/^COMPILED/,/^]/s/.*"\(.*\)".*/\1/p' setup.py) $(wildcard puerta/*/*.pxd)
 
@@ -12,7 +15,7 @@ CORE := setup.py $(shell sed -n '/^COMPILED/,/^]/s/.*"\(.*\)".*/\1/p' setup.py) 
 
 help:
 	@echo 'make demo         real servers, Puerta, real clients; stays up until ^C (ONCE=1: ends; CONFIG=FILE)'
-	@echo 'make test         the whole test suite (ARGS=... goes to pytest)'
+	@echo 'make test         the whole test suite (ARGS=... goes to pytest; JOBS=0: one file at a time)'
 	@echo 'make check        format, lint, types, layers'
 	@echo 'make fmt          format, and fix what ruff can fix'
 	@echo 'make docs         the references that are made from the code'
@@ -24,8 +27,8 @@ demo: build
 	$(BIN)/python -u -m playground --config $(CONFIG) $(if $(ONCE),--once)
 
 test: build
-	$(BIN)/python -m pytest $(ARGS)
-	PUERTA_PURE=1 $(BIN)/python -m pytest -m dataplane $(ARGS)
+	$(PYTEST) $(ARGS)
+	PUERTA_PURE=1 $(PYTEST) -m dataplane $(ARGS)
 
 check: build
 	$(BIN)/ruff format --check -q .
