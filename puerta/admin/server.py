@@ -47,10 +47,14 @@ class Server:
         self.server.trigger.pull_trigger(self._close)
         self.thread.join(timeout)
         self.server.task_dispatcher.shutdown(cancel_pending=True, timeout=timeout)
+        if not self.thread.is_alive():
+            self.server.close()
 
     def _close(self) -> None:
+        """In the loop's thread. The trigger stays open: we, or a thread with a reply, may be about to write to it."""
         for channel in list(self.map.values()):
-            channel.close()
+            if channel not in (self.server, self.server.trigger):
+                channel.close()
         self.map.clear()
 
 

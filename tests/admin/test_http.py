@@ -60,6 +60,25 @@ def test_every_page_is_hardened_and_keeps_secrets(get: Get) -> None:
         assert get(path, "HEAD")[1]["Content-Type"] == headers["Content-Type"]
 
 
+def test_the_loop_may_end_before_the_pull_that_ends_it(world: Any, tmp_path: Path) -> None:
+    """A reply that is finished at the same time pulls the trigger too, and the loop runs all that is waiting then."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (running,) = server.serve(App(world.role, world, ""), [listener])
+        trigger = running.server.trigger
+        pull = trigger._physical_pull
+
+        def late() -> None:
+            pull()  # somebody else's
+            running.thread.join(5)
+            pull()
+
+        trigger._physical_pull = late
+        running.stop(5.0)
+        assert not running.thread.is_alive()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            pull()  # all is closed in the end
+
+
 def test_content(get: Get) -> None:
     assert json.loads(get("/status")[2])["name"] == "test"
     assert "name: test" in get("/config")[2]
