@@ -9,6 +9,7 @@ from setuptools.command.build_ext import build_ext
 
 COMPILED = [
     "puerta/reactor/native.pyx",
+    "puerta/reactor/outbox.pyx",
     "puerta/reactor/loop.py",
     "puerta/reactor/relay.py",
     "puerta/proxy/deadlines.py",

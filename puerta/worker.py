@@ -12,6 +12,7 @@ monkey.patch_all(aggressive=False)
 
 import errno
 import gc
+import os
 import resource
 import signal
 import time
@@ -57,7 +58,11 @@ class Worker:
         self.role = role
         self.board = role.board
         self.cells = role.board.workers
-        self.loop = Loop(self.session_failed)
+        self.loop = Loop(self.session_failed, role.config.io_uring)
+        if self.loop.outbox.refusal:
+            log.logger.info(
+                "io_uring is not to be had here, going on without it: %s", os.strerror(self.loop.outbox.refusal)
+            )
         self.hub = ReactorHub(self.loop, self.tick, TICK_SECONDS)
         gevent.hub.set_hub(self.hub)
         self.access = AccessLog(role.config.log.access, role.config.log.format == "json")

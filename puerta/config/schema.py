@@ -315,6 +315,11 @@ class Config:
         "batch: workers don't preempt other processes when they wake (SCHED_BATCH), so they find more to do at once.",
         "normal",
     )
+    io_uring: bool = option(
+        BOOLEAN,
+        "Workers send what has gathered in a turn with one system call; where the kernel forbids that, one by one.",
+        True,
+    )
     user: str | None = option(TEXT, "Drop to this user and its groups after binding; needs root.", None, reload=False)
     run_dir: str = option(
         PATH, "Directory of the admin socket, the pid file and the embedded store.", "run", reload=False

@@ -66,6 +66,7 @@ cdef class Caller(Channel):
     cpdef push(self, bytes data)
     cpdef on_turn_end(self)
     cpdef on_released(self)
-    @cython.locals(out=Buffer, sent=cython.Py_ssize_t, left=cython.Py_ssize_t)
     cpdef flush(self)
+    @cython.locals(out=Buffer, left=cython.Py_ssize_t)
+    cpdef on_sent(self, Py_ssize_t sent)
     cpdef end(self, str reason)

@@ -244,13 +244,14 @@ class Caller(Channel):
         self.flush()
 
     def flush(self) -> None:
-        """Send, and let go of the buffer when all of it went."""
+        if self.out is not None:
+            self.loop.post(self, self.out)
+        elif (self.leaving or self.ended) and self.first is None:
+            self.end(self.farewell)
+
+    def on_sent(self, sent: int) -> None:
+        """Let go of the buffer when all of it went."""
         out = self.out
-        if out is None:
-            if (self.leaving or self.ended) and self.first is None:
-                self.end(self.farewell)
-            return
-        sent = out.drain(self.fd)
         if sent < 0:
             if sent != AGAIN:
                 self.end("client_reset")
@@ -258,6 +259,7 @@ class Caller(Channel):
                 self.overflow()
             return
         self.went(sent)
+        out.skip(sent)
         left = out.size()
         if left > self.most:
             self.overflow()

@@ -65,8 +65,9 @@ cdef class Upstream(Channel):
     cpdef on_again(self)
     cpdef on_turn_end(self)
     cpdef on_released(self)
-    @cython.locals(sent=cython.Py_ssize_t)
     cpdef flush(self)
+    cpdef on_sent(self, Py_ssize_t sent)
+    cpdef close(self)
     @cython.locals(room=cython.Py_ssize_t, got=cython.Py_ssize_t, _turn=cython.int)
     cdef int read(self) except -1
     @cython.locals(buffer=Buffer, status=cython.int, length=cython.Py_ssize_t)

@@ -155,9 +155,16 @@ class Upstream(Channel):
     def flush(self) -> None:
         if self.ready and self.log.unsent():
             self.asked = True
-            sent = self.log.push(self.fd)
-            if sent < 0 and sent != AGAIN:
-                self.cluster.upstream_lost(self, -sent)
+            self.loop.post(self, self.log)
+
+    def on_sent(self, sent: int) -> None:
+        if sent < 0 and sent != AGAIN:
+            self.cluster.upstream_lost(self, -sent)
+
+    def close(self) -> None:
+        """Close; what has not been sent stays unsent, for it may be sent to another."""
+        self.letter = None
+        Channel.close(self)
 
     # -- replies
 

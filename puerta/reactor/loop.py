@@ -9,11 +9,13 @@ so that an event left in the batch can't meet a new socket under the old number.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import cython
 
 if not cython.compiled:
     from puerta.reactor.native import Buffer, Poller, abort_fd, close_fd, now
+    from puerta.reactor.outbox import Outbox
 
 from puerta import log
 
@@ -21,17 +23,18 @@ from puerta import log
 class Channel:
     """One socket on the loop. Subclasses handle its events; `close` and `abort` may be called more than once.
 
-    It is `queued` while its `on_turn_end` is due, `holding` back what it has to send until its `on_released`, and one that
-    `resets` is closed so that its peer notices.
+    It is `queued` while its `on_turn_end` is due, `holding` back what it has to send until its `on_released`; its `letter`
+    is what goes out at the end of the turn. One that `resets` is closed so that its peer notices.
     """
 
     if not cython.compiled:
-        __slots__ = ("closed", "fd", "holding", "loop", "queued", "resets")
+        __slots__ = ("closed", "fd", "holding", "letter", "loop", "queued", "resets")
 
     def __init__(self, loop: "Loop", fd: int) -> None:
         self.loop = loop
         self.fd = fd
         self.closed = False
+        self.letter: Any = None
         self.queued = self.holding = self.resets = False
 
     def on_event(self, events: int) -> None:
@@ -45,6 +48,9 @@ class Channel:
 
     def on_released(self) -> None:
         """A moment after `loop.hold(self)`: nothing more came that would have been worth waiting for."""
+
+    def on_sent(self, sent: int) -> None:
+        """After `loop.post(self, buffer)`: so many bytes of it were sent, or -errno. The buffer knows of it."""
 
     def close(self) -> None:
         """Close the socket at the end of this turn; unread input makes the kernel send a reset by itself."""
@@ -70,22 +76,26 @@ class Loop:
     """The epoll set, its channels, and the scratch buffer they share.
 
     A channel that has `interrupted` wants `run` to end with this turn. `on_error(channel)` is called inside an except block
-    when a channel's handler raised: one faulty session must not end a worker.
+    when a channel's handler raised: one faulty session must not end a worker. What was posted in a turn is sent `together`
+    where the kernel allows that.
     """
 
     if not cython.compiled:
         __slots__ = (
-            "channels", "dirty", "grave", "held", "held_until", "interrupted", "now", "on_error", "pending", "poller", "scratch",
+            "channels", "dirty", "grave", "held", "held_until", "interrupted", "now", "on_error", "outbox", "pending", "poller",
+            "posted", "scratch",
         )  # fmt: skip
 
-    def __init__(self, on_error: Callable[[Channel], object]) -> None:
+    def __init__(self, on_error: Callable[[Channel], object], together: bool = True) -> None:
         self.poller = Poller()
+        self.outbox = Outbox(together)
         self.scratch = Buffer()
         self.now = now()
         self.channels: set[Channel] = set()
         self.pending: dict[Channel, None] = {}
         self.grave: list[Channel] = []
         self.dirty: list[Channel] = []
+        self.posted: list[Channel] = []
         self.held: list[Channel] = []
         self.held_until = 0.0
         self.interrupted = False
@@ -111,6 +121,13 @@ class Loop:
             channel.queued = True
             self.dirty.append(channel)
 
+    def post(self, channel: Channel, buffer: Any) -> None:
+        """Send what the buffer holds, then and at the end of this turn, on the channel's socket; its `on_sent` tells how much
+        was taken. Even one that is closed meanwhile is sent its letter, unless it let go of it."""
+        if channel.letter is None:
+            channel.letter = buffer
+            self.posted.append(channel)
+
     def hold(self, channel: Channel) -> None:
         """Call the channel's `on_released` in a moment: it has something to send, and more is about to come."""
         if not channel.holding:
@@ -135,8 +152,10 @@ class Loop:
         """
         if self.held:
             patience = min(patience, max(0.0, self.held_until - self.now))
-        at_once = self.pending or self.dirty or self.grave
-        count = self.poller.poll(0 if at_once else int(patience * 1000 + 0.999))
+        milliseconds = cython.cast(cython.int, patience * 1000 + 0.999)
+        if self.pending or self.dirty or self.posted or self.grave:
+            milliseconds = 0
+        count = self.poller.poll(milliseconds)
         self.now = now()
         self.run_pending()
         self.handle(count)
@@ -166,8 +185,8 @@ class Loop:
         """Send what the turn gathered, then close what it closed. Also for work that began outside a turn (timers)."""
         if self.held and self.now >= self.held_until:
             self.release()
-        dirty = self.dirty
-        while dirty:
+        while self.dirty or self.posted:
+            dirty = self.dirty
             self.dirty = []
             for channel in dirty:
                 channel.queued = False
@@ -177,8 +196,28 @@ class Loop:
                     channel.on_turn_end()
                 except Exception:
                     self.failed(channel)
-            dirty = self.dirty
+            if self.posted:
+                self.mail()
         self.bury()
+
+    def mail(self) -> int:
+        """Send what was posted, and tell each channel what became of its letter."""
+        posted = self.posted
+        self.posted = []
+        outbox = self.outbox
+        for channel in posted:
+            outbox.add(channel.fd, channel.letter)
+        outbox.send()
+        for index in range(len(posted)):
+            channel = posted[index]
+            channel.letter = None
+            if channel.closed:
+                continue
+            try:
+                channel.on_sent(outbox.result(index))
+            except Exception:
+                self.failed(channel)
+        return 0
 
     def release(self) -> None:
         held = self.held

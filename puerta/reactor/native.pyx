@@ -7,6 +7,7 @@ and an exception for it would cost more than the call.
 import _socket
 import os
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EPERM, EPROTO, errno
 from libc.stdlib cimport free, realloc
@@ -87,6 +88,7 @@ cdef extern from "time.h" nogil:
     int clock_gettime(int clock, timespec *value)
 
 
+@cython.freelist(64)
 cdef class Buffer:
     """Bytes on their way: filled from one socket, drained into another. `data[start:end]` is what it holds."""
 

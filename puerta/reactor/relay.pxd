@@ -33,6 +33,7 @@ cdef class Side(Channel):
     cdef public Meter meter
     cdef public bint ended
     cdef public bint waiting
+    cdef public bint unread
     cdef public bint hung_up
     cdef public bint shut
     cdef public bint finishing
@@ -44,15 +45,17 @@ cdef class Side(Channel):
     @cython.locals(session=Owner)
     cpdef on_event(self, unsigned int events)
     cpdef on_again(self)
-    @cython.locals(session=Owner, peer=Side, scratch=Buffer, got=cython.Py_ssize_t, sent=cython.Py_ssize_t, room=cython.Py_ssize_t, _turn=cython.int)
+    @cython.locals(session=Owner, peer=Side, scratch=Buffer, out=Buffer, got=cython.Py_ssize_t, sent=cython.Py_ssize_t, room=cython.Py_ssize_t, at_once=cython.bint, _turn=cython.int)
     cdef int pump(self, bint to_the_end) except -1
-    @cython.locals(session=Owner, sent=cython.Py_ssize_t)
+    cpdef on_sent(self, Py_ssize_t sent)
     cdef int flush(self) except -1
+    @cython.locals(session=Owner, out=Buffer)
+    cdef bint went(self, Py_ssize_t sent) except -1
     @cython.locals(session=Owner)
     cdef int stop(self, Py_ssize_t got) except -1
     @cython.locals(session=Owner)
     cdef int finish_writing(self) except -1
-    @cython.locals(session=Owner)
+    @cython.locals(session=Owner, sent=cython.Py_ssize_t)
     cpdef send(self, bytes data)
 
 

@@ -1,7 +1,9 @@
 """Two channels back to back: what one socket delivers goes out on the other, and no Python object is made for it.
 
-Input is read into the loop's scratch buffer and sent at once. Only what the other socket did not take is copied into
-a buffer of its own, and until that is gone nothing more is read: so one direction never holds more than one read.
+Input is read into the loop's scratch buffer. What is long is sent at once, and only what the other socket did not take is
+copied into a buffer of its own; what is short waits there for the end of the turn, when it is sent together with all that
+the turn has for others. While a buffer holds more than that, nothing more is read: so one direction never holds more than
+one read.
 
 A *side* begins without a peer: its events then belong to its session, which reads the first bytes or waits for the connect.
 `join` makes a relay of two sides. A side's end of file shuts down the other's writing half once everything before
@@ -20,6 +22,9 @@ if not cython.compiled:
 
 FIRST_READ = cython.declare(cython.Py_ssize_t, 64 << 10)
 """Bytes asked for at first. Full reads double it, up to the side's `most`; it never shrinks, for scratch memory is shared."""
+
+DIRECT = cython.declare(cython.Py_ssize_t, 8 << 10)
+"""Bytes from which on a system call of their own costs less than a copy."""
 
 ROUNDS = cython.declare(cython.Py_ssize_t, 16)
 """Reads of one side in one turn; then the others have theirs."""
@@ -59,12 +64,12 @@ class Owner:
 
 class Side(Channel):
     """One socket of a session. `waiting` says that input was reported before the join and has not all been read, `hung_up` that
-    its end was."""
+    its end was; `unread`, that after the join reading stopped because the peer has yet to send what it got."""
 
     if not cython.compiled:
         __slots__ = (
             "active", "ended", "finishing", "first", "hung_up", "meter", "most", "out", "peer", "received", "room", "session",
-            "shut", "waiting",
+            "shut", "unread", "waiting",
         )  # fmt: skip
 
     def __init__(self, loop: Any, fd: int, session: Any, meter: Meter, most: int) -> None:
@@ -77,6 +82,7 @@ class Side(Channel):
         self.shut = False
         self.finishing = False
         self.waiting = False
+        self.unread = False
         self.hung_up = False
         self.room = min(FIRST_READ, most)
         self.most = most
@@ -92,7 +98,7 @@ class Side(Channel):
             session = self.session  # held, here and below: it may end and let go of us, and nobody else holds it
             session.on_event(self, events)
             return
-        if events & EPOLLOUT and self.out is not None:
+        if events & EPOLLOUT and self.out is not None and self.letter is None:
             self.flush()
         if events & READABLE and not self.closed:
             self.pump((events & HANGUP) != 0)
@@ -108,28 +114,43 @@ class Side(Channel):
     def pump(self, to_the_end: bool) -> int:
         """Move input to the peer. `to_the_end`: a short read is not proof that the socket is empty now."""
         peer = self.peer
-        if self.ended or peer.out is not None:
+        self.unread = False
+        if self.ended:
             return 0
         scratch = self.loop.scratch
         for _turn in range(ROUNDS):
+            out = peer.out
             room = self.room
+            if out is not None and (peer.letter is None or out.size() + room > self.most):
+                self.unread = True
+                return 0
             got = scratch.fill(self.fd, room)
             if got <= 0:
                 return self.stop(got)
+            at_once = got >= DIRECT or got == room
             if not self.received:
                 self.first = self.loop.now
+                at_once = True  # a turn that opens connections is long
             self.received += got
             self.meter.total += got
             self.active = self.loop.now
-            sent = scratch.drain(peer.fd)
-            if sent != got:
-                if sent < 0 and sent != AGAIN:
-                    scratch.take()
-                    session = self.session
-                    session.on_end(peer, -sent)
-                else:
-                    peer.out = scratch.split()
-                return 0
+            if out is not None:
+                out.extend(scratch.data, scratch.start, got)
+                scratch.skip(got)
+            elif not at_once:
+                peer.out = scratch.split()
+                self.loop.post(peer, peer.out)
+            else:
+                sent = scratch.drain(peer.fd)
+                if sent != got:
+                    if sent < 0 and sent != AGAIN:
+                        scratch.take()
+                        session = self.session
+                        session.on_end(peer, -sent)
+                    else:
+                        peer.out = scratch.split()
+                        self.unread = True
+                    return 0
             if got == room:
                 self.room = min(room * 2, self.most)
             elif not to_the_end:
@@ -150,23 +171,33 @@ class Side(Channel):
         self.peer.finish_writing()
         return 0
 
+    def on_sent(self, sent: int) -> None:
+        if self.went(sent):
+            self.loop.again(self.peer)
+
     def flush(self) -> int:
-        """The socket takes bytes again: send what was left, then let the peer read on."""
-        sent = self.out.drain(self.fd)
+        """The socket takes bytes again: send what was left."""
+        if self.went(self.out.push(self.fd)):
+            self.peer.pump(True)
+        return 0
+
+    def went(self, sent: int) -> bool:
+        """Some or all of what was there for this socket went out. True when the peer has waited for that and may read on."""
         if sent < 0 and sent != AGAIN:
             session = self.session
             session.on_end(self, -sent)
-            return 0
+            return False
+        out = self.out
         if sent > 0:
             self.active = self.loop.now
-        if self.out.size():
-            return 0
+            out.skip(sent)
+        if out.size():
+            return False
         self.out = None
         if self.finishing:
             self.finish_writing()
-        elif self.peer is not None:
-            self.peer.pump(True)
-        return 0
+            return False
+        return self.peer is not None and self.peer.unread
 
     def finish_writing(self) -> int:
         """The peer has ended: pass its end of file on, behind what is still to be sent."""

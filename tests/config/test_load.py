@@ -493,6 +493,7 @@ def test_values_as_written(read: Loader) -> None:
 workers: 3
 pin_cpus: true
 scheduling: batch
+io_uring: false
 user: ~
 stop_timeout: 1.5s
 store:
@@ -512,7 +513,7 @@ routes:
     config = read(text)
     (route,) = config.routes
     assert type(route) is TcpRoute
-    assert (config.workers, config.pin_cpus, config.scheduling) == (3, True, "batch")
+    assert (config.workers, config.pin_cpus, config.scheduling, config.io_uring) == (3, True, "batch", False)
     assert (config.user, config.stop_timeout) == (None, 1.5)
     assert (config.store.url, config.log.access) == ("embedded", False)
     assert str(config.admin.listen) == "[::1]:9127"

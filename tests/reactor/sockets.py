@@ -15,9 +15,9 @@ RESET = struct.pack("ii", 1, 0)
 class Turned:
     """A loop, its turns counted, and what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, together: bool = True) -> None:
         self.failed: list[Channel] = []
-        self.loop = Loop(self.failed.append)
+        self.loop = Loop(self.failed.append, together)
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
@@ -25,7 +25,7 @@ class Turned:
 
     def settle(self) -> None:
         """Turn until nothing is ready any more."""
-        while select.select([self.loop.poller.fileno()], [], [], 0.004)[0] or self.loop.pending:
+        while select.select([self.loop.poller.fileno()], [], [], 0.004)[0] or self.loop.pending or self.loop.posted:
             self.loop.turn()
 
 

@@ -76,6 +76,7 @@ def test_input_from_before_the_join_is_moved_at_the_join(kind: str) -> None:
     turned.settle()
     assert {entry[:2] for entry in session.told} == {("event", "client"), ("event", "backend")}
     join(session.near, session.far)
+    turned.settle()
     assert session.backend.recv(100) == b"early"
     assert session.client.recv(100) == b"bird"
     session.close()
