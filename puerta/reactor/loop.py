@@ -72,6 +72,10 @@ MOMENT = 0.0005
 """Seconds that a channel may be held for more to send. epoll counts milliseconds: when nothing else happens it is one."""
 
 
+MOST_POSTED = cython.declare(cython.Py_ssize_t, 64)
+"""Letters that wait for the end of a turn: more gain little by going out together, and the first would wait long."""
+
+
 class Loop:
     """The epoll set, its channels, and the scratch buffer they share.
 
@@ -179,6 +183,8 @@ class Loop:
                 channel.on_event(self.poller.events(index))
             except Exception:
                 self.failed(channel)
+            if len(self.posted) >= MOST_POSTED:
+                self.mail()
         return 0
 
     def end_turn(self) -> None:

@@ -171,6 +171,35 @@ def test_small_messages_join_what_waits_and_an_end_comes_behind_them(together: b
 
 
 @ways
+def test_in_a_long_turn_the_first_do_not_wait_for_the_last(together: bool) -> None:
+    outbox(together).close()
+    turned = Turned(together)
+    sessions = [Session(turned, "unix") for _ in range(100)]
+    for session in sessions:
+        session.client.sendall(b"first")
+    turned.settle()
+    for session in sessions:
+        assert session.backend.recv(5) == b"first"
+        session.client.sendall(b"again")
+    mine, fd = pair("unix")
+    seen: list[int] = []
+
+    class Last(Channel):
+        def on_event(self, events: int) -> None:
+            seen.append(len(select.select([session.backend for session in sessions], [], [], 0)[0]))
+
+    last = Last(turned.loop, fd)
+    turned.loop.add(last)
+    turned.turn()
+    assert seen == [64]
+    assert [session.backend.recv(9) for session in sessions] == [b"again"] * 100
+    last.close()
+    mine.close()
+    for session in sessions:
+        session.close()
+
+
+@ways
 def test_nothing_is_lost_where_the_reader_is_slow(together: bool) -> None:
     """Messages of every length around the limits, faster than they are read."""
     outbox(together).close()
