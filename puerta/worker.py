@@ -37,13 +37,14 @@ from puerta.proxy.redis_upstream import Upstream
 from puerta.proxy.route import IDLE_BEFORE_CLOSE, Route, SessionFactory
 from puerta.proxy.session import Session
 from puerta.proxy.store import Store
-from puerta.reactor import native
+from puerta.reactor import memory, native
 from puerta.reactor.hub import ReactorHub
 from puerta.reactor.loop import Channel, Loop
 from puerta.role import Role
 
 TICK_SECONDS = 0.1
 LATE_SECONDS = 0.5
+TRIM_SECONDS = 5.0
 LAYOUT_SECONDS = 5.0
 RESERVED_DESCRIPTORS = 64
 HEALTH_STALE_SECONDS = 30.0
@@ -75,6 +76,7 @@ class Worker:
         self.stopped = gevent.event.Event()
         self.exit_status = 0
         self.expected_tick = 0.0
+        self.next_trim = 0.0
         self.resumed = 0.0
         self.health_was_stale = False
 
@@ -185,6 +187,9 @@ class Worker:
         for acceptor in self.acceptors:
             acceptor.tick(started)
         self.access.flush()
+        if started >= self.next_trim:
+            self.next_trim = started + TRIM_SECONDS
+            memory.trim()
         self.loop.end_turn()
 
     def write_meters(self) -> None:

@@ -164,7 +164,7 @@ def named(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def rollup(pid: int, name: str) -> int:
+def rollup(pid: int | str, name: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024

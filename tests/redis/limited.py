@@ -11,6 +11,9 @@ KIB, MIB = 1 << 10, 1 << 20
 SLACK = 16 * MIB
 """What a worker may need besides, whatever the clients do: nodes' buffers, the allocator's own."""
 
+TRIM_SECONDS = 5.0
+"""As in puerta.worker, which a process that is no worker can't import: it patches the standard library."""
+
 
 def route(name: str, cluster: ValkeyCluster, **limits: object) -> dict[str, object]:
     listen = f"127.0.0.1:{free_port()}"
@@ -18,10 +21,15 @@ def route(name: str, cluster: ValkeyCluster, **limits: object) -> dict[str, obje
 
 
 class Memory:
-    """What the worker has needed since: at its most, and now."""
+    """What the worker has needed since: at its most, and now.
 
-    def __init__(self, front: Front) -> None:
+    `settled`: first let it give back what earlier tests needed, which would hide what is needed now.
+    """
+
+    def __init__(self, front: Front, settled: bool = False) -> None:
         self.front = front
+        if settled:
+            time.sleep(TRIM_SECONDS + 0.5)
         self.before = self.most = front.memory()
 
     def grown(self) -> int:

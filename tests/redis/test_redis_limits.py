@@ -119,7 +119,7 @@ def test_500_clients_that_never_read(front: Front, others: None) -> None:
     """What they asked for is held up to the limit; beyond it they are closed."""
     with Wire(front.port("narrow")) as wire:
         assert wire.ask("SET", "large", b"x" * VALUE) == b"+OK\r\n"
-    memory, bound = Memory(front), 500 * (BUFFER + CLIENT) + SLACK
+    memory, bound = Memory(front, settled=True), 500 * (BUFFER + CLIENT) + SLACK
     before = closed(front, "narrow").get("output_limit", 0)
     with clients(front, "narrow", 500) as slow:
         for sock in slow:
