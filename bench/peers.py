@@ -104,7 +104,7 @@ class Puerta(Side):
     needs = ("puerta", "valkey-server")
     modes = ("tcp", "mongodb", "redis")
     template = CONFIGS / "puerta.yaml"
-    scheduling = "normal"
+    scheduling = "auto"
 
     def values(self) -> dict[str, str]:
         return {"mode": self.task.mode, "scheduling": self.scheduling, "route": self.route()}
@@ -126,11 +126,11 @@ class Puerta(Side):
         return programs.puerta_version()
 
 
-class PuertaBatch(Puerta):
-    """Puerta whose workers don't preempt the load and the backends when they wake."""
+class PuertaNormal(Puerta):
+    """Puerta whose workers always preempt the load and the backends when they wake."""
 
-    name = "puerta-batch"
-    scheduling = "batch"
+    name = "puerta-normal"
+    scheduling = "normal"
 
 
 class Haproxy(Side):
@@ -183,7 +183,7 @@ class Nginx(Side):
 
 
 class NginxBatch(Nginx):
-    """nginx under the policy that Puerta sets for itself with `scheduling: batch`; nginx has no such option."""
+    """nginx under the policy that Puerta's workers take while it pays; nginx has no such option."""
 
     name = "nginx-batch"
     needs = (*Nginx.needs, "chrt")
@@ -280,7 +280,7 @@ class Direct(Side):
 SIDES: dict[str, type[Side]] = {
     side.name: side
     for side in (
-        Puerta, PuertaBatch, Haproxy, HaproxySplice, Nginx, NginxBatch, Envoy, EnvoyBatch, Twemproxy, Direct,
+        Puerta, PuertaNormal, Haproxy, HaproxySplice, Nginx, NginxBatch, Envoy, EnvoyBatch, Twemproxy, Direct,
     )
 }  # fmt: skip
 """Every side by the name that --peers and the result lines use."""

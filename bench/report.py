@@ -44,7 +44,7 @@ make bench-peers                     # the peers, as root on Debian or a relativ
 make bench                           # everything, one worker each: about half an hour
 WORKERS=2 make bench ARGS="--out bench/results/two.json"
 make bench ARGS="--only tcp-small --peers haproxy"
-WORKERS=2 make bench ARGS="--subject puerta-batch --only tcp-small --peers puerta,nginx-batch --out bench/results/batch.json"
+WORKERS=2 make bench ARGS="--only tcp-small --peers puerta-normal,nginx-batch --out bench/results/batch.json"
 make bench-quick                     # a few short pairs, under 50 s: tells whether it works, not how fast
 .venv/bin/python -m bench.report bench/results/latest.json bench/results/two.json
 ```
@@ -64,8 +64,9 @@ machine and a hash of each configuration.
 - Memory is the proportional set size (pages that forked workers share count once) with 5,000 connections less that
   before them. What the kernel holds for sockets is in no figure; it is the same for all.
 - Puerta runs with its defaults, but for a higher limit on connections and without its access log; no peer writes one
-  either. `puerta-batch` has `scheduling: batch` ([what that is](scaling.md)). Health checks are on where a peer has active
-  ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a peer has such a setting, 64 KiB for tcp-bulk.
+  either. Its workers may so come under SCHED_BATCH ([what that is](scaling.md)); `puerta-normal` has `scheduling: normal`.
+  Health checks are on where a peer has active ones: HAProxy, and Envoy in TCP mode. Buffers are 16 KiB where a peer has
+  such a setting, 64 KiB for tcp-bulk.
 - mongo-connect: HAProxy keeps clients by a stick table on the source address, nginx and Envoy by hashing it; Puerta
   parses the hello, keys by address and application, and agrees with the other workers through its store.
 
@@ -80,8 +81,7 @@ machine and a hash of each configuration.
 - `twemproxy` and `direct` (no proxy at all, the ceiling) have one server behind them instead of a cluster of three,
   because they know no cluster: they do less work, and leave more of the machine to their one server. twemproxy has one
   thread only, so it is left out with more workers.
-- `nginx-batch` is nginx started under the policy that `scheduling: batch` sets. nginx has no such option, but whoever
-  starts it can give it that.
+- `nginx-batch` is nginx started under SCHED_BATCH. nginx has no such option, but whoever starts it can give it that.
 - `envoy-batch` gathers requests for up to 3 ms: it saves CPU time at the price of latency when there is little traffic.
 - `haproxy-splice` lets the kernel move long streams between sockets, an option that HAProxy does not set by default.
 - redis-idle: twemproxy runs with 512-byte buffers there, as its manual advises for many connections.

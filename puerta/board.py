@@ -61,7 +61,9 @@ BUCKETS = 28
 MASTER = ("pid", "generation", "state", "started_ns", "seats", "reload_ok", "reloaded_s")
 CHILDREN = ("pid", "role", "seat", "row", "generation", "state", "restarts", "since_ns")
 ADOPTIONS = ("row_plus_one", "restarts")
-WORKERS = ("beat_ns", "ready", "state", "connections", "store_up", "store_latency_us", "loop_lag_us", "health_age_ms")
+WORKERS = (
+    "beat_ns", "ready", "state", "connections", "store_up", "store_latency_us", "loop_lag_us", "health_age_ms", "batch",
+)  # fmt: skip
 VERDICT = ("state", "ok", "latency_us", "checked_ns", "downs", "since_ns", "weight_milli")
 
 CLOSE_REASONS = (
@@ -90,7 +92,7 @@ NODE = (*BACKEND, "lost", "in_flight", "commands_total", "errors", "timeouts")
 """Of a Redis node: also connections that were lost, calls in flight, requests sent, error replies, calls not answered in time."""
 
 GAUGES = frozenset({
-    "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns",
+    "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns", "batch",
     "upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3", "in_flight",
 })  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""

@@ -40,6 +40,7 @@ from puerta.proxy.store import Store
 from puerta.reactor import memory, native
 from puerta.reactor.hub import ReactorHub
 from puerta.reactor.loop import Channel, Loop
+from puerta.reactor.preemption import Preemption
 from puerta.role import Role
 
 TICK_SECONDS = 0.1
@@ -64,6 +65,7 @@ class Worker:
             log.logger.info(
                 "io_uring is not to be had here, going on without it: %s", os.strerror(self.loop.outbox.refusal)
             )
+        self.preemption = Preemption(role.config.scheduling)
         self.hub = ReactorHub(self.loop, self.tick, TICK_SECONDS)
         gevent.hub.set_hub(self.hub)
         self.access = AccessLog(role.config.log.access, role.config.log.format == "json")
@@ -180,6 +182,8 @@ class Worker:
             cells.set(row, "store_latency_us", int(self.store.latency * 1e6))
         self.place_backends()
         self.watch_health_age()
+        self.preemption.look(started)
+        cells.set(row, "batch", int(self.preemption.batch))
         if self.draining_since:
             self.go_on_draining(started)
         elif self.serving:

@@ -83,6 +83,10 @@ class BoardCollector(Collector):
             "puerta_worker_health_age_seconds", "Age of the verdicts the worker acts on.", label,
             [(values, each["health_age_seconds"]) for values, each in rows],
         )  # fmt: skip
+        yield gauge(
+            "puerta_worker_scheduled_as_batch", "1 while the worker does not preempt others (SCHED_BATCH).", label,
+            [(values, each["scheduling"] == "batch") for values, each in rows],
+        )  # fmt: skip
 
     def _store(self, store: dict[str, Any]) -> Iterator[Metric]:
         yield gauge(

@@ -77,6 +77,7 @@ def worker(child: dict[str, int], state: str, board: Board, now: int) -> dict[st
         "restarts": child["restarts"],
         "loop_lag_ms": own.get("loop_lag_us", 0) / 1000,
         "health_age_seconds": own.get("health_age_ms", 0) / 1000,
+        "scheduling": "batch" if own.get("batch") else "normal",
     }
 
 

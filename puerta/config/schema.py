@@ -311,9 +311,10 @@ class Config:
     workers: int | None = option(WORKERS, "gevent worker processes; auto = one a core.", None)
     pin_cpus: bool = option(BOOLEAN, "Bind worker N to the N-th core it may use.", False)
     scheduling: str = option(
-        choice("normal", "batch"),
-        "batch: workers don't preempt other processes when they wake (SCHED_BATCH), so they find more to do at once.",
-        "normal",
+        choice("auto", "normal", "batch"),
+        "batch: workers don't preempt other processes when they wake (SCHED_BATCH), so they find more to do at once; "
+        "auto: only while they are busy and need not wait long for it.",
+        "auto",
     )
     io_uring: bool = option(
         BOOLEAN,

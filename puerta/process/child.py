@@ -176,6 +176,4 @@ def _settle(birth: Birth) -> bool:
     faulthandler.enable(all_threads=True)
     if role.config.pin_cpus and role.name == WORKER:
         unix.pin_to_core(role.seat)
-    if role.config.scheduling == "batch" and role.name == WORKER:
-        unix.schedule_as_batch()
     return True

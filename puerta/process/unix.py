@@ -76,17 +76,6 @@ def pin_to_core(seat: int) -> None:
     os.sched_setaffinity(0, {allowed[seat % len(allowed)]})
 
 
-def schedule_as_batch() -> None:
-    """Put this process under SCHED_BATCH (sched(7)): it waits for its turn instead of preempting others when it wakes.
-
-    A warning where the kernel or a sandbox does not let us: it is an optimisation.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:
-        logger.warning("scheduling: batch is not to be had here, going on without it: %s", error.strerror)
-
-
 def raise_open_files(need: int) -> int:
     """Raise the limit of open descriptors as far as it goes, and return it; warns when it is less than `need`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -89,7 +89,7 @@ class World:
         self.child(row, "worker", seat, state, generation, restarts=seat)
         for name, value in (
             ("beat_ns", self.now), ("connections", connections), ("store_up", 1),
-            ("store_latency_us", 200 + row), ("loop_lag_us", 1500), ("health_age_ms", 250),
+            ("store_latency_us", 200 + row), ("loop_lag_us", 1500), ("health_age_ms", 250), ("batch", 1),
         ):  # fmt: skip
             self.board.workers.set(row, name, value)
 

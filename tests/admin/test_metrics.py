@@ -40,6 +40,7 @@ def value(found: Samples, name: str, **labels: str) -> float:
         (0, "puerta_workers", {"state": "hung"}),
         (5, "puerta_worker_restarts_total", {}),
         (0.0015, "puerta_worker_loop_lag_seconds", {"seat": "0", "row": "2"}),
+        (1, "puerta_worker_scheduled_as_batch", {"seat": "0", "row": "2"}),
         (1, "puerta_affinity_store_up", {}),
         (0.000201, "puerta_affinity_store_duration_seconds", {}),
         (6, "puerta_listener_connections", {"route": "mongo"}),

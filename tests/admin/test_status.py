@@ -29,6 +29,7 @@ def test_workers(world: Any) -> None:
     assert all(0 <= each["heartbeat_age_seconds"] < 60 for each in workers)
     assert workers[0]["pid"] == world.board.children.get(0, "pid")
     assert (workers[0]["loop_lag_ms"], workers[0]["health_age_seconds"]) == (1.5, 0.25)
+    assert workers[0]["scheduling"] == "batch"
 
 
 def test_worker_without_a_row_yet(world: Any) -> None:

@@ -157,7 +157,7 @@ def test_rendered_in_the_schema_s_order_with_every_key() -> None:
     config = Config(routes=(MongodbRoute(name="true", mode="mongodb", listen=listen, backends=backends),))
     text = render(config)
     assert text.startswith(
-        "name: puerta\nworkers: auto\npin_cpus: false\nscheduling: normal\nio_uring: true\nuser: ~\nrun_dir: run\n"
+        "name: puerta\nworkers: auto\npin_cpus: false\nscheduling: auto\nio_uring: true\nuser: ~\nrun_dir: run\n"
         "stop_timeout: 30s\n"
     )
     assert text.endswith("      send: ~\n    expect: mongos\n")

@@ -207,14 +207,6 @@ def test_pinned_to_cores(make: Make) -> None:
         assert os.sched_getaffinity(server.child("supervisor")) == set(allowed)
 
 
-def test_workers_alone_are_scheduled_as_batch(make: Make) -> None:
-    server = make(extra="scheduling: batch\nstore: {url: 'redis://127.0.0.1:1'}")
-    with server:
-        policies = {name.split()[1]: os.sched_getscheduler(pid) for pid, name in server.children().items()}
-        assert policies == {"worker": os.SCHED_BATCH, "supervisor": os.SCHED_OTHER}
-        assert os.sched_getscheduler(server.pid) == os.SCHED_OTHER
-
-
 def test_unix_listener_is_shared(make: Make) -> None:
     server = make(routes='  - {name: two, mode: tcp, listen: "unix:two.sock", backends: [{address: "127.0.0.1:1"}]}')
     with server:

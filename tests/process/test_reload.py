@@ -33,24 +33,6 @@ def test_every_seat_and_the_supervisor_are_replaced(make: Make) -> None:
         assert set(callers.counts) == {"answered"}, callers.counts
 
 
-def test_workers_take_and_leave_the_batch_policy(make: Make) -> None:
-    """Each worker is forked from the master, whose own policy never changes."""
-    with make() as server:
-        before = server.config.read_text()
-        assert policy(server) == os.SCHED_OTHER
-        server.write_config(f"scheduling: batch\n{before}")
-        reload(server, "reloaded: generation 2 is up")
-        assert policy(server) == os.SCHED_BATCH
-        server.write_config(before)
-        reload(server, "reloaded: generation 3 is up")
-        assert policy(server) == os.SCHED_OTHER
-
-
-def policy(server: Fakes) -> int:
-    """The kernel's scheduling policy of the newest worker of seat 0."""
-    return os.sched_getscheduler(server.workers()[0][-1])
-
-
 def test_bad_configuration_is_refused(make: Make) -> None:
     with make() as server:
         before = sorted(server.children())

@@ -102,17 +102,6 @@ def test_cores() -> None:
     assert 1 <= unix.usable_cores() <= len(os.sched_getaffinity(0))
 
 
-def test_a_sandbox_that_forbids_batch_scheduling_costs_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def forbid(pid: int, policy: int, parameter: os.sched_param) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "sched_setscheduler", forbid)
-    unix.schedule_as_batch()
-    assert "going on without it: Operation not permitted" in caplog.text
-
-
 def test_readiness_speaks_once() -> None:
     reader, writer = os.pipe()
     readiness = Readiness(writer)
