@@ -179,7 +179,7 @@ class Limits:
         duration(1, 30 * 86400), "Close after this long without a byte in either direction; ~ = never.", None
     )
     buffer: int = option(
-        size(4 << 10, 64 << 20), "Bytes held for a slow reader, per direction; then the sender waits.", 256 << 10
+        size(4 << 10, 64 << 20), "Bytes held for a slow reader, per direction; then the sender waits.", 512 << 10
     )
 
 

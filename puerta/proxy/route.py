@@ -77,7 +77,7 @@ class Route:
         self.at = {column: self.table.index(row, column) for column in ROUTE}
         self.others = 0
         self.most = config.limits.connections
-        self.read_most = min(self.limits.buffer, 256 << 10)
+        self.read_most = min(self.limits.buffer, 512 << 10)
         self.swept = 0.0
 
     # -- counters

@@ -447,7 +447,7 @@ def test_least_config_has_the_defaults(read: Loader) -> None:
     assert isinstance(route, MongodbRoute)
     assert (config.workers, config.store.url, config.admin.listen, config.stop_timeout) == (None, "embedded", None, 30)
     assert route.listen == (Address("127.0.0.1", 27017),)
-    assert (route.expect, route.limits.buffer, route.proxy_protocol.accept) == ("mongos", 256 << 10, None)
+    assert (route.expect, route.limits.buffer, route.proxy_protocol.accept) == ("mongos", 512 << 10, None)
 
 
 def test_least_redis_route_has_the_defaults(read: Loader) -> None:

@@ -163,7 +163,7 @@ def test_rendered_in_the_schema_s_order_with_every_key() -> None:
     assert text.endswith("      send: ~\n    expect: mongos\n")
     assert '  - name: "true"\n    mode: mongodb\n    listen: [a:1, "unix:/b c"]\n    backends:\n' in text
     assert '      - address: "[::1]:1"\n        weight: 1\n    balance: rendezvous\n' in text
-    assert "      buffer: 256KiB\n" in text
+    assert "      buffer: 512KiB\n" in text
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ routes:
         ("hunter2", "hunter3", ["store.url: redis://:***@h/0 -> redis://:***@h/0 (needs a restart)"]),
         ("store:", "workers: 2\nstore:", ["workers: auto -> 2"]),
         ("store:", "user: ana\nstore:", ["user: ~ -> ana (needs a restart)"]),
-        ("    expect", "    limits: {buffer: 1MiB}\n    expect", ["routes[one].limits.buffer: 256KiB -> 1MiB"]),
+        ("    expect", "    limits: {buffer: 1MiB}\n    expect", ["routes[one].limits.buffer: 512KiB -> 1MiB"]),
     ],
 )
 def test_differences(old: str, new: str, expected: list[str]) -> None:
