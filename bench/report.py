@@ -115,13 +115,15 @@ def load(path: Path) -> Run:
 
 
 def merge(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Runs with equal subject and workers made one, in the order of their first."""
+    """Runs with equal subject and workers made one, in the order of their first. Of equal comparisons the last one counts."""
     merged: dict[tuple[str, int], dict[str, Any]] = {}
     for run in runs:
         key = (run["subject"], run["workers"])
         into = merged.setdefault(key, {**run, "comparisons": [], "versions": {}})
         into.update({name: run[name] for name in ("date", "machine")})
-        into["versions"] = {**into["versions"], **run["versions"]}
+        for name, version in run["versions"].items():
+            known_versions = into["versions"].setdefault(name, version).split(" and ")
+            into["versions"][name] = " and ".join(dict.fromkeys([*known_versions, version]))
         known = {(old["scenario"], old["peer"]): old for old in into["comparisons"]}
         added = [{**comparison, "seconds": run["seconds"]} for comparison in run["comparisons"]]
         known.update({(new["scenario"], new["peer"]): new for new in added})

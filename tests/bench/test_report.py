@@ -190,6 +190,14 @@ def test_what_was_measured_with_other_pairs_is_not_hidden(tmp_path: Path) -> Non
     assert (report.pairs([run]), report.seconds(run)) == ("1 to 9 pairs", "3 to 4.5 s")
 
 
+def test_versions_that_were_measured_are_all_named() -> None:
+    runs = [
+        {**a_run(peer=peer), "versions": {"puerta": version}} for peer, version in (("a", "1"), ("b", "2"), ("c", "1"))
+    ]
+    (run,) = report.merge(runs)
+    assert run["versions"] == {"puerta": "1 and 2"}
+
+
 def test_a_run_of_another_side_has_a_table_of_its_own_and_no_bars(tmp_path: Path) -> None:
     files = [tmp_path / "usual.json", tmp_path / "other.json"]
     files[0].write_text(json.dumps(a_run()))
