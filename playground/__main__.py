@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -100,13 +101,14 @@ def be_deaf() -> None:
 
 
 def stay(front: Front, shows: list[Show]) -> None:
-    """Until ^C: everything is there to be looked at."""
-    print(f"status page {front.url}/   log {front.log}")
-    for show in shows:
-        print(f"try   {show.guide}")
-    print("^C ends everything", flush=True)
+    """Until ^C: everything is there to be looked at. (One that comes just before `pause` would be lost: so sleep.)"""
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        print(f"status page {front.url}/   log {front.log}")
+        for show in shows:
+            print(f"try   {show.guide}")
+        print("^C ends everything", flush=True)
+        while True:
+            time.sleep(0.5)
 
 
 def demand_free_ports(path: str, config: Config, servers: Sequence[Server]) -> None:

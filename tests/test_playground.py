@@ -42,7 +42,8 @@ class Demo:
         return self.output.read_text(errors="replace")
 
     def wait(self) -> int:
-        return self.process.wait(SHOW_SECONDS)
+        wait_for(lambda: self.process.poll() is not None, f"the demo ends: {self.text()}", SHOW_SECONDS)
+        return self.process.wait()
 
     def wait_text(self, pattern: str) -> None:
         wait_for(lambda: re.search(pattern, self.text()) or self.process.poll() is not None, pattern, SHOW_SECONDS)

@@ -59,6 +59,11 @@ class Peer:
     health: bool = False
     open: bool = True
 
+    @property
+    def worker(self) -> bool:
+        """Whether a worker speaks here. Of a connection that has said nothing yet nobody knows."""
+        return bool(self.said) and not self.health
+
     def close(self, reset: bool = False) -> None:
         with contextlib.suppress(OSError):  # it may have ended by itself
             if reset:

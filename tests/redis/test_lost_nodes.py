@@ -196,7 +196,7 @@ def test_a_late_reply_is_nobody_s(stage: Staged) -> None:
     enough.set()
     assert other.frames(2) == [b":5\r\n", bulk("minex")]
     assert wire.frame() == bulk("minex")
-    assert len([peer for peer in nodes[0].peers if not peer.health]) == 1
+    assert len([peer for peer in nodes[0].peers if peer.worker]) == 1
     assert one.info()["timeouts"] == 1
 
 
@@ -260,7 +260,7 @@ def test_a_node_s_machine_that_vanishes_is_noticed_by_the_kernel(stage: Staged) 
     nodes = Nodes()
     one = stage(nodes)
     assert one.connect().ask("GET", next(nodes.keys(0))) == b"$-1\r\n"
-    (peer,) = (peer for peer in nodes[0].peers if not peer.health)
+    (peer,) = (peer for peer in nodes[0].peers if peer.worker)
     (_, port), there = peer.socket.getpeername(), port_hex(nodes[0].port)
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     (timer,) = (line[5] for line in lines if line[1].endswith(port_hex(port)) and line[2].endswith(there))

@@ -114,7 +114,7 @@ def test_nobody_comes_between_asking_and_its_command(stage: Staged) -> None:
         wire.send(b"".join(request(*each) for each in commands))
     for wire in wires:
         assert wire.frames(150) == [b"$-1\r\n"] * 150
-    (said,) = (peer.said for peer in nodes[1].peers if not peer.health)
+    (said,) = [peer.said for peer in nodes[1].peers if peer.worker]
     asked = [number for number, words in enumerate(said) if words == [b"ASKING"]]
     assert len(asked) == 8 * 100
     assert all(said[number + 1][1] in away for number in asked)

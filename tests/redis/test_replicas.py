@@ -24,7 +24,7 @@ REPLICAS = "read_from: replicas"
 
 def begun(node: Node) -> list[list[Words]]:
     """What was said on each open connection of a worker."""
-    return [peer.said for peer in node.peers if not peer.health]
+    return [peer.said for peer in node.peers if peer.worker]
 
 
 @pytest.mark.dataplane
