@@ -36,6 +36,8 @@ class Demo:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # A shell's background job ignores ^C, and so would all that it starts.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def text(self) -> str:
