@@ -23,6 +23,7 @@ cdef class Channel:
 cdef class Loop:
     cdef public Poller poller
     cdef public Outbox outbox
+    cdef public bint together
     cdef public Buffer scratch
     cdef public double now
     cdef public set channels

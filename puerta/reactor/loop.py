@@ -87,12 +87,13 @@ class Loop:
     if not cython.compiled:
         __slots__ = (
             "channels", "dirty", "grave", "held", "held_until", "interrupted", "now", "on_error", "outbox", "pending", "poller",
-            "posted", "scratch",
+            "posted", "scratch", "together",
         )  # fmt: skip
 
     def __init__(self, on_error: Callable[[Channel], object], together: bool = True) -> None:
         self.poller = Poller()
         self.outbox = Outbox(together)
+        self.together = together and self.outbox.refusal == 0
         self.scratch = Buffer()
         self.now = now()
         self.channels: set[Channel] = set()

@@ -2,8 +2,8 @@
 
 Input is read into the loop's scratch buffer. What is long is sent at once, and only what the other socket did not take is
 copied into a buffer of its own; what is short waits there for the end of the turn, when it is sent together with all that
-the turn has for others. While a buffer holds more than that, nothing more is read: so one direction never holds more than
-one read.
+the turn has for others (without a ring there is no together, and it is sent at once too). While a buffer holds more than
+that, nothing more is read: so one direction never holds more than one read.
 
 A *side* begins without a peer: its events then belong to its session, which reads the first bytes or waits for the connect.
 `join` makes a relay of two sides. A side's end of file shuts down the other's writing half once everything before
@@ -127,7 +127,7 @@ class Side(Channel):
             got = scratch.fill(self.fd, room)
             if got <= 0:
                 return self.stop(got)
-            at_once = got >= DIRECT or got == room
+            at_once = got >= DIRECT or got == room or not self.loop.together
             if not self.received:
                 self.first = self.loop.now
                 at_once = True  # a turn that opens connections is long
