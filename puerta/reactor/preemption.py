@@ -40,7 +40,7 @@ class Preemption:
             try:
                 self.accounts = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                logger.info("scheduling: auto can't be had here, going on with normal: %s", error.strerror)
+                logger.info("scheduling: auto is not to be had here, going on with normal: %s", error.strerror)
 
     def take(self, policy: int) -> None:
         """It is an optimisation: a sandbox that forbids it costs one line of the log."""
@@ -48,7 +48,7 @@ class Preemption:
             os.sched_setscheduler(0, policy, os.sched_param(0))
             self.batch = policy == os.SCHED_BATCH
         except OSError as error:
-            logger.warning("scheduling: batch can't be had here, going on without it: %s", error.strerror)
+            logger.warning("scheduling: batch is not to be had here, going on without it: %s", error.strerror)
             self.close()
 
     def look(self, now: float) -> None:

@@ -98,7 +98,7 @@ def test_a_sandbox_that_forbids_it_costs_one_line(kernel: Kernel, caplog: pytest
     for _ in range(3):
         assert not kernel.tick(0.5, 0)
     assert [record.getMessage() for record in caplog.records] == [
-        "scheduling: batch can't be had here, going on without it: Operation not permitted"
+        "scheduling: batch is not to be had here, going on without it: Operation not permitted"
     ]
 
 
@@ -112,7 +112,7 @@ def test_where_the_kernel_does_not_count_it_stays_normal(
     monkeypatch.setattr(os, "open", missing)
     preemption = Preemption("auto")
     preemption.look(1.0)
-    assert not preemption.batch and "auto can't be had here, going on with normal: No such file" in caplog.text
+    assert not preemption.batch and "auto is not to be had here, going on with normal: No such file" in caplog.text
 
 
 def test_a_policy_that_somebody_chose_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
