@@ -35,6 +35,18 @@ def _handle(fd: int) -> _socket.socket:
     return handle
 
 
+_LITTLE = 4 << 10
+"""Bytes up to which a copy costs less than a view of them."""
+
+
+def _send(fd: int, data: bytearray, start: int, end: int) -> int:
+    """Send data[start:end]. Returns the bytes that the socket took, or -errno."""
+    if end - start <= _LITTLE:
+        return send_bytes(fd, data[start:end])
+    with memoryview(data) as view:
+        return send_bytes(fd, view[start:end])
+
+
 _SLACK = 64 << 10
 """Bytes already let go of that a buffer may have in front before it moves the rest."""
 
@@ -82,11 +94,9 @@ class Buffer:
 
     def drain(self, fd: int) -> int:
         """Send what is held and keep what the socket did not take. Returns the bytes sent or -errno."""
-        try:
-            with memoryview(self.data) as view:
-                sent = _handles[fd].send(view[self.start : self.end], socket.MSG_NOSIGNAL)
-        except OSError as error:
-            return -(error.errno or errno.EIO)
+        sent = _send(fd, self.data, self.start, self.end)
+        if sent < 0:
+            return sent
         self.start += sent
         if self.start == self.end:
             self.start = self.end = 0
@@ -110,12 +120,9 @@ class Buffer:
 
     def push(self, fd: int) -> int:
         """Send what has not been sent, but keep it until it is `skip`ped. Returns the bytes sent or -errno."""
-        try:
-            with memoryview(self.data) as view:
-                sent = _handles[fd].send(view[self.sent : self.end], socket.MSG_NOSIGNAL)
-        except OSError as error:
-            return -(error.errno or errno.EIO)
-        self.sent += sent
+        sent = _send(fd, self.data, self.sent, self.end)
+        if sent > 0:
+            self.sent += sent
         return sent
 
     def unsent(self) -> int:
@@ -273,7 +280,7 @@ def connect_error(fd: int) -> int:
     return _handles[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def send_bytes(fd: int, data: bytes) -> int:
+def send_bytes(fd: int, data: bytes | bytearray | memoryview) -> int:
     """Send once; returns how many bytes the socket took, or -errno."""
     try:
         return _handles[fd].send(data, socket.MSG_NOSIGNAL)
