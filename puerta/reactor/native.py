@@ -20,6 +20,8 @@ _RESET = struct.pack("ii", 1, 0)
 _BOTH_BY_EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _KEPT_TRYING = frozenset({errno.EINTR, errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 
+_NO_SIGNAL = _socket.MSG_NOSIGNAL
+
 now = time.monotonic
 
 
@@ -41,10 +43,13 @@ _LITTLE = 4 << 10
 
 def _send(fd: int, data: bytearray, start: int, end: int) -> int:
     """Send data[start:end]. Returns the bytes that the socket took, or -errno."""
-    if end - start <= _LITTLE:
-        return send_bytes(fd, data[start:end])
-    with memoryview(data) as view:
-        return send_bytes(fd, view[start:end])
+    try:
+        if end - start <= _LITTLE:
+            return _handles[fd].send(data[start:end], _NO_SIGNAL)
+        with memoryview(data) as view:
+            return _handles[fd].send(view[start:end], _NO_SIGNAL)
+    except OSError as error:
+        return -(error.errno or errno.EIO)
 
 
 _SLACK = 64 << 10
@@ -80,7 +85,8 @@ class Buffer:
 
     def fill(self, fd: int, room: int) -> int:
         """Receive at most `room` bytes behind what is held. Returns their count, 0 at end of file, or -errno."""
-        self.reserve(room)
+        if len(self.data) - self.end < room:
+            self.reserve(room)
         try:
             if self.end == 0:
                 got = _handles[fd].recv_into(self.data, room)
@@ -280,10 +286,10 @@ def connect_error(fd: int) -> int:
     return _handles[fd].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def send_bytes(fd: int, data: bytes | bytearray | memoryview) -> int:
+def send_bytes(fd: int, data: bytes) -> int:
     """Send once; returns how many bytes the socket took, or -errno."""
     try:
-        return _handles[fd].send(data, socket.MSG_NOSIGNAL)
+        return _handles[fd].send(data, _NO_SIGNAL)
     except OSError as error:
         return -(error.errno or errno.EIO)
 
