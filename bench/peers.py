@@ -4,10 +4,12 @@ Every side gets the same number of workers or threads, the same backends and, wh
 buffers and backlog. `direct` is no proxy at all: the ceiling.
 """
 
+import copy
 import hashlib
+import itertools
 import string
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import processes, programs
@@ -67,12 +69,13 @@ class Side(Server):
         return text.substitute(common, directory=self.directory, **self.values())
 
     def digest(self) -> str:
-        """SHA-256 of the configuration, with what differs from run to run (ports, directory) left as it is called."""
-        text = self.render().replace(str(self.directory), "DIRECTORY")
-        for number, port in enumerate(self.task.backends):
-            text = text.replace(f"{port}", f"BACKEND{number}")
-        text = text.replace(f"{self.task.single}", "SINGLE") if self.task.single else text
-        return hashlib.sha256(text.replace(f"{self.port}", "PORT").encode()).hexdigest()
+        """SHA-256 of the configuration as it would be with ports and a directory that are always the same."""
+        ports = itertools.count(1)
+        fixed = copy.copy(self)
+        fixed.port, fixed.directory = next(ports), Path("/")
+        backends = tuple(next(ports) for _ in self.task.backends)
+        fixed.task = replace(self.task, backends=backends, single=next(ports) if self.task.single else 0)
+        return hashlib.sha256(fixed.render().encode()).hexdigest()
 
     def lines(self, pattern: str, ports: tuple[int, ...] | None = None) -> str:
         """`pattern` once for each backend, with its number and its port."""

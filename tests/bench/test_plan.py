@@ -10,9 +10,10 @@ from bench.backends import Backend
 from bench.peers import SIDES, Haproxy, Side, Task, Twemproxy
 from bench.run import Plan, arguments, digests, make_plan
 from bench.scenarios import QUICK, SCENARIOS, probes
+from playground.servers import free_port
 from puerta.config.load import load
 
-BACKEND = Backend((10001, 10002, 10003), single=10004)
+BACKEND = Backend((free_port(), free_port(), free_port()), single=free_port())
 
 
 def plan(*words: str, workers: int = 1) -> Plan:
