@@ -61,8 +61,8 @@ class Peer:
 
     @property
     def worker(self) -> bool:
-        """Whether a worker speaks here. Of a connection that has said nothing yet nobody knows."""
-        return bool(self.said) and not self.health
+        """Whether a worker speaks here. Of a connection that has at most authenticated itself nobody knows yet."""
+        return not self.health and any(words[0] not in (b"AUTH", b"HELLO") for words in self.said)
 
     def close(self, reset: bool = False) -> None:
         with contextlib.suppress(OSError):  # it may have ended by itself
