@@ -12,7 +12,16 @@ cdef class Latencies:
     cdef Py_ssize_t commands
     cdef double slow
     cdef object on_slow
-    @cython.locals(seconds=cython.double, spec=Spec)
+    cdef Spec spec
+    cdef double started
+    cdef double ended
+    cdef double seconds
+    cdef long long microseconds
+    cdef Py_ssize_t sum
+    cdef Py_ssize_t cell
+    cdef Py_ssize_t count
+    @cython.locals(spec=Spec)
     cpdef int measure(self, Call call, double now) except -1
-    @cython.locals(microseconds=cython.longlong, bucket=cython.Py_ssize_t)
-    cdef int add(self, Py_ssize_t command, double seconds) except -1
+    cpdef int flush(self) except -1
+    @cython.locals(bucket=cython.Py_ssize_t, command=cython.Py_ssize_t)
+    cdef int find(self, Spec spec, double started, double ended) except -1

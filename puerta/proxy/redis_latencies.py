@@ -16,7 +16,10 @@ class Latencies:
     """
 
     if not cython.compiled:
-        __slots__ = ("base", "buckets", "cells", "commands", "on_slow", "slow", "sums")
+        __slots__ = (
+            "base", "buckets", "cell", "cells", "commands", "count", "ended", "microseconds", "on_slow", "seconds", "slow",
+            "spec", "started", "sum", "sums",
+        )  # fmt: skip
 
     def __init__(
         self, cells: Any, base: int, sums: int, buckets: int, commands: int, slow: float, on_slow: Any
@@ -28,25 +31,44 @@ class Latencies:
         self.commands = commands
         self.slow = slow
         self.on_slow = on_slow
+        self.spec: Any = None
+        self.started = self.ended = self.seconds = 0.0
+        self.microseconds = self.sum = self.cell = self.count = 0
 
     def measure(self, call: Any, now: float) -> int:
         """A reply came: its latency, from the turn that read the command to the turn that read the reply."""
         spec = call.spec
         if spec is None:
             return 0
-        seconds = now - call.started
-        self.add(spec.index, seconds)
-        if seconds >= self.slow:
-            self.on_slow(call, seconds)
+        if spec is not self.spec or call.started != self.started or now != self.ended:
+            self.flush()
+            self.find(spec, call.started, now)
+        self.count += 1
+        if self.seconds >= self.slow:
+            self.on_slow(call, self.seconds)
         return 0
 
-    def add(self, command: int, seconds: float) -> int:
-        if command >= self.commands:
-            command = self.commands - 1
-        microseconds = int(seconds * 1e6)
-        self.cells[self.sums + command] += microseconds
-        bucket = int(log2(microseconds)) if microseconds > 1 else 0
+    def find(self, spec: Any, started: float, ended: float) -> int:
+        """Where to count a latency. The commands of a pipeline often share one: `count` of them are written together."""
+        self.spec = spec
+        self.started = started
+        self.ended = ended
+        self.seconds = ended - started
+        self.microseconds = int(self.seconds * 1e6)
+        bucket = int(log2(self.microseconds)) if self.microseconds > 1 else 0
         if bucket >= self.buckets:
             bucket = self.buckets - 1
-        self.cells[self.base + command * self.buckets + bucket] += 1
+        command = spec.index
+        if command >= self.commands:
+            command = self.commands - 1
+        self.sum = self.sums + command
+        self.cell = self.base + command * self.buckets + bucket
+        return 0
+
+    def flush(self) -> int:
+        """Write what was counted: when another latency follows, and with each tick."""
+        if self.count:
+            self.cells[self.sum] += self.microseconds * self.count
+            self.cells[self.cell] += self.count
+            self.count = 0
         return 0

@@ -138,6 +138,7 @@ class RedisRouteRunner:
         for meter, column in meters:
             total, meter.total = meter.total, 0
             self.cells[self.at[column]] += total
+        self.cluster.latencies.flush()
         redis_upkeep.look_over(self.cluster)
         self.nodes.write(self.cluster.nodes.values())
         self.redis.set(self.row, "upstream_connections", len(self.cluster.connections))
