@@ -72,13 +72,17 @@ class Buffer:
         if len(self.data) - self.end >= room:
             return 0
         if self.start:
-            del self.data[: self.start]
-            self.end -= self.start
-            self.sent = max(0, self.sent - self.start)
-            self.start = 0
+            self.move()
         if len(self.data) - self.end < room:
             self.data.extend(bytes(room - (len(self.data) - self.end)))
         return 0
+
+    def move(self) -> None:
+        """Begin with what is held."""
+        del self.data[: self.start]
+        self.end -= self.start
+        self.sent = max(0, self.sent - self.start)
+        self.start = 0
 
     def size(self) -> int:
         return self.end - self.start
@@ -109,20 +113,25 @@ class Buffer:
         return sent
 
     def append(self, data: bytes | bytearray) -> int:
-        if self.start > _SLACK:
-            self.reserve(len(data))
-        if self.end == len(self.data):
-            self.data += data
-            self.end = len(self.data)
-        else:
-            end = self.end + len(data)
-            self.data[self.end : end] = data  # what lies beyond the memory there is, grows it
-            self.end = end
+        if self.end != len(self.data) or self.start > _SLACK:
+            self.cut()
+        self.data += data
+        self.end += len(data)
         return 0
 
     def extend(self, data: Any, offset: int, length: int) -> int:
         """Append data[offset:offset+length]."""
-        return self.append(data[offset : offset + length])
+        if self.end != len(self.data) or self.start > _SLACK:
+            self.cut()
+        self.data += data[offset : offset + length]
+        self.end += length
+        return 0
+
+    def cut(self) -> None:
+        """Have nothing behind what is held, where a bytearray grows by itself, and little in front of it."""
+        del self.data[self.end :]
+        if self.start > _SLACK:
+            self.move()
 
     def push(self, fd: int) -> int:
         """Send what has not been sent, but keep it until it is `skip`ped. Returns the bytes sent or -errno."""
