@@ -20,6 +20,7 @@ COMPILED = [
     "puerta/proxy/mongodb_session.py",
     "puerta/proxy/acceptor.py",
     "puerta/protocol/span.pyx",
+    "puerta/protocol/request.py",
     "puerta/protocol/resp.py",
     "puerta/protocol/spec.py",
     "puerta/proxy/redis_caller.py",

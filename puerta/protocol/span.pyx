@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef unsigned short CRC[4][256]
 """CRC[n][byte]: what a byte is worth with n others behind it."""
@@ -59,6 +59,70 @@ cdef class Spans:
         self.lengths[self.count] = length
         self.count += 1
         return 0
+
+    cdef bint has(self, Py_ssize_t offset) noexcept:
+        cdef Py_ssize_t index
+        for index in range(self.count):
+            if self.offsets[index] == offset:
+                return True
+        return False
+
+
+cdef class Shape:
+    """Where the words of a frame stand, and what is between them: most have the shape of the one before.
+
+    `length` is that of the whole frame, 0 when no shape is known.
+    """
+
+    cdef int forget(self) noexcept:
+        self.length = 0
+        return 0
+
+    cdef int learn(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t length, Spans spans, Py_ssize_t first) noexcept:
+        """This is the frame data[start:start+length] with its words `spans`, of which those from number `first` on may differ."""
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t index
+        self.count = self.kept = 0
+        self.forget()
+        if spans.count > MOST_WORDS:
+            return 0
+        for index in range(first, spans.count):
+            if not self.keep(data + start, at, spans.offsets[index] - at):
+                return 0
+            at = spans.offsets[index] + spans.lengths[index]
+        if at < length - 2 and not self.keep(data + start, at, length - at):
+            return 0
+        self.length = length
+        return 0
+
+    cdef bint keep(self, const unsigned char *frame, Py_ssize_t at, Py_ssize_t size) noexcept:
+        """These bytes are to be the same; False: they are more than can be kept."""
+        if size > MOST_KEPT - self.kept:
+            return False
+        memcpy(self.between + self.kept, frame + at, size)
+        self.starts[self.count] = at
+        self.sizes[self.count] = size
+        self.count += 1
+        self.kept += size
+        return True
+
+    cdef Py_ssize_t alike(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t most) noexcept:
+        """How many whole frames of this shape follow one another from data[start] on, or so many as that."""
+        cdef Py_ssize_t found = 0
+        if self.length:
+            while found < most and self.length <= end - start and self.fits(data + start):
+                found += 1
+                start += self.length
+        return found
+
+    cdef inline bint fits(self, const unsigned char *frame) noexcept:
+        cdef const unsigned char *between = self.between
+        cdef Py_ssize_t index
+        for index in range(self.count):
+            if memcmp(frame + self.starts[index], between, self.sizes[index]):
+                return False
+            between += self.sizes[index]
+        return True
 
 
 cdef inline unsigned char upper(unsigned char byte) noexcept:

@@ -133,7 +133,7 @@ class Caller(Channel):
                 self.put(data, start, length)
             self.advance()
         elif not call.muted:
-            call.reply = bytes(data[start : start + length])
+            call.reply = data[start : start + length]
             self.hold(length)
         return 0
 
@@ -162,7 +162,8 @@ class Caller(Channel):
                     length -= sent
             self.out = Buffer()
         self.out.extend(data, start, length)
-        self.loop.later(self)
+        if not self.queued:
+            self.loop.later(self)
         return 0
 
     def went(self, size: int) -> int:

@@ -20,8 +20,9 @@ cdef class Gather:
     cdef int begin(self, Caller session, Spec spec, object combine, bint tolerant) except -1
     cpdef expect(self, Call leg)
     cpdef seal(self)
-    cpdef settle(self)
+    @cython.locals(session=Caller)
     cpdef leg_answered(self, Call leg, bytes reply)
+    cpdef settle(self)
     @cython.locals(main=Call, leg=Call, legs=list, session=Caller)
     cpdef finish(self)
 

@@ -8,7 +8,8 @@ import cython
 
 if not cython.compiled:
     from puerta.protocol.resp import head
-    from puerta.proxy.redis_caller import Call, new_call
+    from puerta.proxy.redis_caller import Call
+    from puerta.proxy.redis_caller import Call as new_call
     from puerta.reactor.native import Buffer
 
 from puerta import log
@@ -73,26 +74,26 @@ class Gather:
     def seal(self) -> None:
         """All legs have been added. Each counts as one of the calls that the session may have in flight."""
         self.session.pending += len(self.legs)
-        self.settle()
-
-    def settle(self) -> None:
         self.outstanding -= 1
         if not self.outstanding:
-            self.session.pending -= len(self.legs)
-            self.finish()
+            self.settle()
 
     def leg_answered(self, leg: Call, reply: bytes) -> None:
         if leg.done:
             return
         leg.done = True
         if self.main is not None:
+            session = self.session
             leg.reply = reply
-            self.failures += reply[0] == MINUS
+            if reply[0] == MINUS:
+                self.failures += 1
             self.held += len(reply)
-            self.session.held += len(reply)
-            if self.session.held > self.session.most:
+            session.held += len(reply)
+            if session.held > session.most:
                 self.give_up()
-        self.settle()
+        self.outstanding -= 1
+        if not self.outstanding:
+            self.settle()
 
     def give_up(self) -> None:
         """What has come is more than may be held for this client; what is still to come is not wanted any more."""
@@ -101,6 +102,11 @@ class Gather:
             leg.reply = leg.caller = None
         self.session.held -= self.held
         self.session.answer(main, TOO_LARGE)
+
+    def settle(self) -> None:
+        """There are no more legs, and no more answers to come."""
+        self.session.pending -= len(self.legs)
+        self.finish()
 
     def finish(self) -> None:
         main, self.main = self.main, None

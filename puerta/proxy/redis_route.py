@@ -11,7 +11,7 @@ from puerta.board import ROUTE, Board
 from puerta.config.schema import RedisRoute
 from puerta.protocol import commands
 from puerta.protocol.entry import unpack
-from puerta.protocol.resp import Request
+from puerta.protocol.request import Request
 from puerta.protocol.span import NameIndex
 from puerta.proxy import redis_layout, redis_upkeep
 from puerta.proxy.access_log import AccessLog
@@ -58,7 +58,7 @@ class RedisRouteRunner:
         self.swept = 0.0
         self.slow_calls: deque[tuple[int, float, float, bytes, str]] = deque(maxlen=SLOW_CALLS)
         self.slow_seen = 0
-        self.spare_request = Request(min(config.limits.buffer, 512 << 20))
+        self.request = Request(min(config.limits.buffer, 512 << 20))
         self.learned = board.commands(config.name)
         self.learned_version = 0
         self.index = NameIndex()
@@ -177,6 +177,7 @@ class RedisRouteRunner:
         for spec in table.specs:
             if b"|" not in spec.name:
                 self.index.add(spec.name, table.usual(spec))
+        self.request.forget()
 
     def close_idle(self, now: float, seconds: float, reason: str, most: int) -> int:
         """End up to `most` sessions that have nothing under way and did nothing for `seconds`; returns how many.

@@ -1,5 +1,6 @@
 cimport cython
-from puerta.protocol.resp cimport Request, head
+from puerta.protocol.request cimport Request
+from puerta.protocol.resp cimport head
 from puerta.protocol.spec cimport Spec
 from puerta.protocol.span cimport Spans, key_slot, line_end
 from puerta.proxy.redis_caller cimport Call, Caller, new_call
@@ -11,16 +12,15 @@ from puerta.reactor.native cimport Buffer
 
 @cython.locals(
     spans=Spans, step=cython.Py_ssize_t, found=Spans, apart=cython.bint, positions=list, gather=Gather, number=cython.Py_ssize_t,
-    after=cython.Py_ssize_t, slot=cython.int, leg=Call, upstream=Upstream, log=Buffer, before=cython.Py_ssize_t,
+    after=cython.Py_ssize_t, slot=cython.int, leg=Call, upstream=Upstream, length=cython.Py_ssize_t,
+    words=cython.Py_ssize_t, begun=bytes, index=cython.Py_ssize_t, at=cython.Py_ssize_t,
 )
 cdef int scatter(Caller session, Cluster cluster, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
 @cython.locals(data=bytes, request=Request)
 cpdef int split(Caller session, Spec spec, list arguments) except -1
-@cython.locals(index=cython.Py_ssize_t, before=cython.Py_ssize_t, slot=cython.int)
+@cython.locals(index=cython.Py_ssize_t, slot=cython.int)
 cdef int are_apart(Spans found, Spans spans, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1
 @cython.locals(groups=dict, index=cython.Py_ssize_t, slot=cython.int, group=list)
 cdef int by_slot(Spans found, Spans spans, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1
 @cython.locals(at=cython.Py_ssize_t)
-cdef int put_name(Buffer log, Spans spans, Py_ssize_t words, const unsigned char *data, Py_ssize_t start) except -1
-@cython.locals(at=cython.Py_ssize_t, end=cython.Py_ssize_t)
-cdef int put_key(Buffer log, Spans spans, Py_ssize_t index, Py_ssize_t step, const unsigned char *data, Py_ssize_t start) except -1
+cdef bytes beginning(Spans spans, Py_ssize_t words, const unsigned char *data, Py_ssize_t start)

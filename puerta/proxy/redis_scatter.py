@@ -9,9 +9,10 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from puerta.protocol.resp import Request, head
+    from puerta.protocol.request import Request
+    from puerta.protocol.resp import head
     from puerta.protocol.span import key_slot, line_end
-    from puerta.proxy.redis_caller import new_call
+    from puerta.proxy.redis_caller import Call as new_call
     from puerta.proxy.redis_gather import new_gather
 
 from puerta.protocol import resp
@@ -33,7 +34,8 @@ def scatter(session: Any, cluster: Any, spec: Any, request: Any, data: Any, star
         return 0
     positions = [] if apart else [found.lengths[number] for number in range(found.count)]
     gather = new_gather(session, spec, COMBINE[spec.aggregate] if apart else combiner(spec, positions))
-    number = 0
+    number = words = 0
+    begun = b""
     while number < found.count:
         slot = found.offsets[number]
         after = number + 1
@@ -44,16 +46,21 @@ def scatter(session: Any, cluster: Any, spec: Any, request: Any, data: Any, star
         upstream = cluster.shared(slot, session.protocol, spec.readonly)
         if upstream is None or upstream.full():
             gather.leg_answered(leg, UNREACHABLE)
-        else:
-            log = upstream.log
-            before = log.size()
-            put_name(log, spans, 1 + (after - number) * step, data, start)
-            while number < after:
-                put_key(log, spans, found.lengths[number], step, data, start)
-                number += 1
-            leg.length = log.size() - before
-            upstream.push_call(leg)
-        number = after
+            number = after
+            continue
+        if words != 1 + (after - number) * step:
+            words = 1 + (after - number) * step
+            begun = beginning(spans, words, data, start)
+        upstream.log.append(begun)
+        leg.length = len(begun)
+        while number < after:  # from behind the word before each key to the last that belongs to it
+            index = found.lengths[number]
+            at = spans.offsets[index - 1] + spans.lengths[index - 1] + 2
+            length = spans.offsets[index + step - 1] + spans.lengths[index + step - 1] + 2 - at
+            upstream.log.extend(data, start + at, length)
+            leg.length += length
+            number += 1
+        upstream.push_call(leg)
     gather.seal()
     return 1
 
@@ -73,9 +80,8 @@ def are_apart(found: Any, spans: Any, step: int, data: Any, start: int) -> int:
         return 0
     for index in range(1, spans.count, step):
         slot = key_slot(data, start + spans.offsets[index], spans.lengths[index])
-        for before in range(found.count):
-            if found.offsets[before] == slot:
-                return 0
+        if found.has(slot):
+            return 0
         found.push(slot, index)
     return 1
 
@@ -93,17 +99,7 @@ def by_slot(found: Any, spans: Any, step: int, data: Any, start: int) -> int:
     return 0
 
 
-def put_name(log: Any, spans: Any, words: int, data: Any, start: int) -> int:
-    """Begin a command of so many words with the first word of the request."""
-    log.append(head(words))
+def beginning(spans: Any, words: int, data: Any, start: int) -> bytes:
+    """How a command of so many words begins whose first is that of the request."""
     at = line_end(data, start, start + spans.offsets[0]) + 2
-    log.extend(data, at, start + spans.offsets[0] + spans.lengths[0] + 2 - at)
-    return 0
-
-
-def put_key(log: Any, spans: Any, index: int, step: int, data: Any, start: int) -> int:
-    """From behind the word before the key to behind the last that belongs to the key."""
-    at = spans.offsets[index - 1] + spans.lengths[index - 1] + 2
-    end = spans.offsets[index + step - 1] + spans.lengths[index + step - 1] + 2
-    log.extend(data, start + at, end - at)
-    return 0
+    return head(words) + data[at : start + spans.offsets[0] + spans.lengths[0] + 2]  # type: ignore[no-any-return]

@@ -1,5 +1,5 @@
 cimport cython
-from puerta.protocol.resp cimport Request
+from puerta.protocol.request cimport Request
 from puerta.protocol.spec cimport Spec
 from puerta.protocol.span cimport NameIndex, Spans, key_slot
 from puerta.proxy.redis_cluster cimport Cluster
@@ -36,6 +36,7 @@ cdef class RedisSession(Caller):
     cdef public str host
     cdef public int port
     cdef public Buffer input
+    cdef public Request scratch
     cdef public Request request
     cdef public Py_ssize_t limit
     cdef public bint special
@@ -52,13 +53,19 @@ cdef class RedisSession(Caller):
     @cython.locals(buffer=Buffer, got=cython.Py_ssize_t, large=cython.bint)
     cdef int read(self) except -1
     cdef int consume(self, Buffer buffer) except -1
-    @cython.locals(request=Request, status=cython.int, length=cython.Py_ssize_t, share=cython.Py_ssize_t)
+    @cython.locals(request=Request, status=cython.int, at=cython.Py_ssize_t, length=cython.Py_ssize_t, share=cython.Py_ssize_t, taken=cython.Py_ssize_t)
     cdef int take_commands(self, Buffer buffer) except -1
-    @cython.locals(spans=Spans, spec=Spec, arity=cython.Py_ssize_t)
-    cdef int dispatch(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
-    @cython.locals(spans=Spans, at=cython.Py_ssize_t, last=cython.Py_ssize_t, step=cython.Py_ssize_t, slot=cython.int, upstream=Upstream, call=Call)
-    cdef int keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start) except -1
-    cdef int count(self) except -1
+    @cython.locals(spec=Spec, arity=cython.Py_ssize_t)
+    cdef Spec usual(self, Spans spans, const unsigned char *data, Py_ssize_t start)
+    @cython.locals(spec=Spec, splits=cython.bint)
+    cdef Py_ssize_t dispatch(self, Request request, const unsigned char *data, Py_ssize_t start, Py_ssize_t run) except -1
+    @cython.locals(
+        spans=Spans, length=cython.Py_ssize_t, offset=cython.Py_ssize_t, size=cython.Py_ssize_t, taken=cython.Py_ssize_t,
+        slot=cython.int, upstream=Upstream, call=Call,
+    )
+    cdef Py_ssize_t keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start, Py_ssize_t run) except -1
+    @cython.locals(at=cython.Py_ssize_t, last=cython.Py_ssize_t)
+    cdef bint in_one(self, int slot, Spec spec, Spans spans, const unsigned char *data, Py_ssize_t start)
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
     cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)

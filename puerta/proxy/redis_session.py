@@ -1,7 +1,8 @@
 """A Redis client: takes commands off its socket, sends each where it belongs, and keeps the replies in order.
 
 The usual command has its keys at fixed places, all in one slot, and goes to the shared connection of that slot's node as
-the bytes it came in: that path runs compiled and makes one object, the Call. Everything else (`special` sessions, commands
+the bytes it came in: that path runs compiled and makes one object, the Call. Of a pipeline of requests that are alike only
+the first is taken apart, and they are sent on together. Everything else (`special` sessions, commands
 that are answered here, taken apart or need a connection of their own) is decided in `redis_commands`, in plain Python.
 
 A session stops taking commands while it is *fenced* (a call was redirected: no later one may overtake it), while too many
@@ -15,10 +16,11 @@ from typing import Any
 import cython
 
 if not cython.compiled:
-    from puerta.protocol.resp import COMPLETE, INLINE, MORE, Request
+    from puerta.protocol.resp import COMPLETE, INLINE, MORE
     from puerta.protocol.span import key_slot
     from puerta.protocol.spec import KEYED, SPLIT
-    from puerta.proxy.redis_caller import Caller, new_call
+    from puerta.proxy.redis_caller import Call as new_call  # without the call of a function for it
+    from puerta.proxy.redis_caller import Caller
     from puerta.proxy.redis_scatter import scatter
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
@@ -47,6 +49,7 @@ ROOM = cython.declare(cython.Py_ssize_t, 1 << 20)
 class RedisSession(Caller):
     """`state` is what the client set up by commands (authentication, name, transaction, subscriptions); see redis_commands.
 
+    `scratch` is where all sessions' requests are taken apart, `request` one that is not complete yet.
     `limit` bounds the calls in flight; `special` sends every command to redis_commands first. One that has `paused` had its
     share of this turn.
     """
@@ -54,7 +57,7 @@ class RedisSession(Caller):
     if not cython.compiled:
         __slots__ = (
             "cluster", "commands", "consuming", "fenced", "host", "hung", "index", "input", "limit", "meter_in", "opened",
-            "over", "paused", "port", "received", "request", "route", "special", "state", "taken", "unread",
+            "over", "paused", "port", "received", "request", "route", "scratch", "special", "state", "taken", "unread",
         )  # fmt: skip
 
     relaying = True
@@ -69,6 +72,7 @@ class RedisSession(Caller):
         self.host = host
         self.port = port
         self.input: Any = None
+        self.scratch: Any = route.request
         self.request: Any = None
         self.limit = route.limits.pending
         self.fenced = False
@@ -214,88 +218,105 @@ class RedisSession(Caller):
 
     def take_commands(self, buffer: Any) -> int:
         share = SHARE
-        while buffer.end > buffer.start and not self.blocked():
-            if share == 0:
+        at = buffer.start
+        while at < buffer.end and not self.blocked():
+            if share <= 0:
                 self.paused = True
                 self.loop.again(self)
                 break
-            share -= 1
             request = self.request
             if request is None:
-                request = self.route.spare_request
-                request.reset()
-            request.trusted = not self.special or self.state.trusted
-            status = request.parse(buffer.data, buffer.start, buffer.end)
+                request = self.scratch
+                request.trusted = not self.special or self.state.trusted
+                status = request.begin(buffer.data, at, buffer.end)
+            else:
+                request.trusted = not self.special or self.state.trusted
+                status = request.parse(buffer.data, at, buffer.end)
             if status == MORE:
                 if self.request is None:
-                    self.request = request
-                    self.route.spare_request = Request(request.biggest)
+                    self.request = request.split()
                 break
             self.request = None
             length = request.at
+            taken = 1
             if status == COMPLETE:
-                if request.spans.count and not self.dispatch(request, buffer.data, buffer.start):
-                    break
+                if request.spans.count:
+                    taken = self.dispatch(request, buffer.data, at, min(share, request.run))
+                    if not taken:
+                        break
+                    self.commands += taken
+                    self.taken.total += taken
             elif status == INLINE:
-                if not self.inline(buffer.peek(0, length)):
+                if not self.inline(bytes(buffer.data[at : at + length])):
                     break
             else:
                 self.protocol_error(request.error)
                 break
             if self.closed:
                 break
-            buffer.skip(length)
+            share -= taken
+            at += length * taken
+        buffer.skip(at - buffer.start)
         return 0
 
-    def dispatch(self, request: Any, data: Any, start: int) -> int:
-        """Send one command on its way; 0 when it has to wait (it is then taken again)."""
-        spans = request.spans
+    def dispatch(self, request: Any, data: Any, start: int, run: int) -> int:
+        """Send a command on its way, and with it those that follow and are alike, which are `run`. Returns how many were sent;
+        0 when the first has to wait (it is then taken again)."""
+        spec = request.spec
+        if spec is None:
+            spec = request.spec = self.usual(request.spans, data, start)
+        if spec is None or self.special:
+            return self.command(request, data, start)
+        splits = spec.kind == SPLIT and request.spans.count > 1 + spec.step  # of one key, nothing is to be split
+        if splits and scatter(self, self.cluster, spec, request, data, start):
+            return 1
+        request.most = SHARE
+        return self.keyed(spec, request, data, start, run)
+
+    def usual(self, spans: Any, data: Any, start: int) -> Any:
+        """The row of a command that has its keys at fixed places, and as many arguments as it must; else None."""
         spec = self.index.find(data, start + spans.offsets[0], spans.lengths[0])
-        if spec is None or self.special or spec.first == 0:
-            return self.command(request, data, start)
-        splits = spec.kind == SPLIT
-        if spec.kind != KEYED and not splits:
-            return self.command(request, data, start)
+        if spec is None or spec.first == 0 or (spec.kind != KEYED and spec.kind != SPLIT):
+            return None
         arity = spec.arity
         if (arity > 0 and spans.count != arity) or spans.count < -arity:
-            return self.command(request, data, start)
-        if splits and spans.count != 1 + spec.step:  # of one key, nothing is to be split
-            if (spans.count - 1) % spec.step:
-                return self.command(request, data, start)
-            if scatter(self, self.cluster, spec, request, data, start):
-                self.count()
-                return 1
-        return self.keyed(spec, request, data, start)
+            return None
+        if spec.kind == SPLIT and (spans.count - 1) % spec.step:
+            return None
+        return spec
 
-    def keyed(self, spec: Any, request: Any, data: Any, start: int) -> int:
+    def keyed(self, spec: Any, request: Any, data: Any, start: int, run: int) -> int:
         """The usual way: keys at fixed places and in one slot."""
         spans = request.spans
-        at = spec.first
-        slot = key_slot(data, start + spans.offsets[at], spans.lengths[at])
-        if spec.last != at:
-            last = spec.last if spec.last > 0 else spans.count + spec.last
-            step = spec.step
-            at += step
-            while at <= last:
-                if key_slot(data, start + spans.offsets[at], spans.lengths[at]) != slot:
-                    self.reply(redis_forward.CROSSSLOT)
-                    return 1
-                at += step
-        upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
-        if upstream is None or upstream.full():
-            self.reply(redis_forward.unavailable(self, slot, upstream))
-            return 1
-        call = new_call(self, spec, slot, spec.readonly, self.loop.now)
-        self.count()
-        self.enqueue(call)
-        upstream.append(call, data, start, request.at)
-        return 1
+        length = request.at
+        offset = spans.offsets[spec.first]
+        size = spans.lengths[spec.first]
+        taken = 0
+        while taken < run and self.pending < self.limit:
+            taken += 1
+            slot = key_slot(data, start + offset, size)
+            if spec.last != spec.first and not self.in_one(slot, spec, spans, data, start):
+                self.reply(redis_forward.CROSSSLOT)
+                break
+            upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
+            if upstream is None or upstream.full():
+                self.reply(redis_forward.unavailable(self, slot, upstream))
+                break
+            call = new_call(self, spec, slot, spec.readonly, self.loop.now)
+            self.enqueue(call)
+            upstream.append(call, data, start, length)
+            start += length
+        return taken
 
-    def count(self) -> int:
-        """One more command was taken."""
-        self.commands += 1
-        self.taken.total += 1
-        return 0
+    def in_one(self, slot: int, spec: Any, spans: Any, data: Any, start: int) -> bool:
+        """Whether the keys behind the first are in this slot, too."""
+        last = spec.last if spec.last > 0 else spans.count + spec.last
+        at = spec.first + spec.step
+        while at <= last:
+            if key_slot(data, start + spans.offsets[at], spans.lengths[at]) != slot:
+                return False
+            at += spec.step
+        return True
 
     def command(self, request: Any, data: Any, start: int) -> int:
         """Every other way: with the arguments as Python objects."""
@@ -304,10 +325,7 @@ class RedisSession(Caller):
         for index in range(spans.count):
             at = start + spans.offsets[index]
             arguments.append(bytes(data[at : at + spans.lengths[index]]))
-        taken = redis_commands.take(self, arguments)
-        if taken:
-            self.count()
-        return 1 if taken else 0
+        return 1 if redis_commands.take(self, arguments) else 0
 
     def inline(self, line: bytes) -> bool:
         arguments = inline.arguments(line.removesuffix(b"\n").removesuffix(b"\r"))
@@ -318,7 +336,8 @@ class RedisSession(Caller):
             return True
         taken = redis_commands.take(self, arguments)
         if taken:
-            self.count()
+            self.commands += 1
+            self.taken.total += 1
         return bool(taken)
 
     # -- replies made here

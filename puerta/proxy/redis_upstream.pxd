@@ -70,17 +70,18 @@ cdef class Upstream(Channel):
     cpdef close(self)
     @cython.locals(room=cython.Py_ssize_t, got=cython.Py_ssize_t, _turn=cython.int)
     cdef int read(self) except -1
-    @cython.locals(buffer=Buffer, status=cython.int, length=cython.Py_ssize_t)
+    @cython.locals(buffer=Buffer, status=cython.int, at=cython.Py_ssize_t, length=cython.Py_ssize_t, taken=cython.Py_ssize_t)
     cdef int parse(self) except -1
-    @cython.locals(call=Call)
-    cdef int drop_first(self) except -1
+    cdef int drop(self, Call call) except -1
+    @cython.locals(call=Call, letter=cython.uchar)
+    cdef int refused(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cpdef overflow(self)
     cpdef wait_for(self, Caller caller)
     cpdef resume(self)
     cpdef give_up_waiting(self)
     @cython.locals(call=Call)
     cpdef fence_slots(self, set moved)
-    @cython.locals(call=Call, data=cython.p_uchar, kind=cython.uchar, letter=cython.uchar)
-    cdef int take_reply(self, Py_ssize_t start, Py_ssize_t length) except -1
+    @cython.locals(call=Call, data=cython.p_uchar, kind=cython.uchar, taken=cython.Py_ssize_t)
+    cdef Py_ssize_t take_replies(self, Py_ssize_t start, Py_ssize_t length, Py_ssize_t count) except -1
     @cython.locals(buffer=Buffer, call=Call, caller=Caller, size=cython.Py_ssize_t, last=cython.Py_ssize_t)
     cdef int stream_head(self) except -1

@@ -114,7 +114,7 @@ class Upstream(Channel):
 
     def full(self) -> bool:
         """It holds as much as it may: the node does not keep up."""
-        return self.in_flight >= MOST_CALLS or self.log.size() > self.most
+        return self.in_flight >= MOST_CALLS or self.log.end - self.log.start > self.most
 
     def push_call(self, call: Call) -> int:
         call.after = None
@@ -125,7 +125,8 @@ class Upstream(Channel):
         self.last = call
         self.in_flight += 1
         self.tally.calls += 1
-        self.loop.later(self)
+        if not self.queued:
+            self.loop.later(self)
         return 0
 
     def append(self, call: Call, data: Any, start: int, length: int) -> int:
@@ -210,69 +211,93 @@ class Upstream(Channel):
     def parse(self) -> int:
         """Hand out the replies that are complete; 1 when the connection was given up meanwhile."""
         buffer = self.input
-        while buffer.end > buffer.start:
-            status = self.scan.advance(buffer.data, buffer.start - self.forwarded, buffer.end)
+        at = buffer.start
+        while at < buffer.end:
+            status = self.scan.advance(buffer.data, at - self.forwarded, buffer.end)
             if status == MORE:
+                buffer.skip(at - buffer.start)
                 if buffer.end - buffer.start > STREAM or self.forwarded:
                     self.stream_head()
                     if buffer.end - buffer.start > self.most:
                         self.overflow()
                 return 1 if self.closed else 0
-            if status != COMPLETE or (self.first is None and self.pushes is None):
+            if status != COMPLETE:
                 self.cluster.upstream_lost(self, errno.EPROTO)
                 return 1
-            length = self.scan.at - self.forwarded
-            self.scan.reset()
-            self.take_reply(buffer.start, length)
+            length = self.scan.length - self.forwarded
+            taken = self.take_replies(at, length, self.scan.run)
             if self.closed:
                 return 1
             self.forwarded = 0
-            buffer.skip(length)
+            at += length * taken
+        buffer.skip(at - buffer.start)
         return 0
 
-    def take_reply(self, start: int, length: int) -> int:
-        """The frame at `start` is the oldest call's reply, unless it is a push."""
+    def take_replies(self, start: int, length: int, count: int) -> int:
+        """There are `count` frames at `start`, each of that length: replies to the oldest calls, or pushes. Returns how many of
+        them were taken."""
         data = self.input.data
         kind = data[start]
         if (kind == 62 and not self.forwarded) or self.first is None:  # '>'
             if self.pushes is not None:
                 self.pushes(bytes(data[start : start + length]))
-            return 0
-        call = self.first
+            elif self.first is None:
+                self.cluster.upstream_lost(self, errno.EPROTO)
+            return 1
         if kind == 45 and not self.forwarded:
             self.tally.errors += 1
-        if kind == 45 and not self.forwarded and self.shared and call.slot != RAW and call.caller is not None:
-            letter = data[start + 1]
-            # MOVED and MASTERDOWN, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, READONLY: the command was not executed.
-            if letter == 77 or letter == 65 or letter == 84 or letter == 67 or letter == 76 or letter == 82:
-                line = bytes(data[start : start + length])
-                request = self.log.peek(0, call.length)
-                self.drop_first()
-                self.cluster.again.refused(self, call, line, request)
-                return 0
-        self.drop_first()
-        if call.gather is not None:
-            collect(call, self.input.peek(0, length))
-        elif call.caller is not None:
-            self.latencies.measure(call, self.loop.now)
-            call.caller.answered(call, data, start, length)
-        if call.attempts:
-            self.cluster.again.settled(call)
-        return 0
-
-    def drop_first(self) -> int:
+            if self.refused(data, start, length):
+                return 1
+            count = 1
+        if self.asked:
+            self.asked = False
+            if self.log.unsent():
+                self.loop.later(self)
+        taken = 0
         call = self.first
+        while taken < count and call is not None:
+            self.drop(call)
+            if call.gather is not None:
+                collect(call, self.input.peek(start - self.input.start, length))
+            elif call.caller is not None:
+                self.latencies.measure(call, self.loop.now)
+                call.caller.answered(call, data, start, length)
+            if call.attempts:
+                self.cluster.again.settled(call)
+            if self.closed:
+                break
+            taken += 1
+            start += length
+            call = self.first
+        self.log.skip(0)
+        return taken
+
+    def drop(self, call: Call) -> int:
+        """The oldest call has its reply, and its request is let go of. What that means for the log is settled once for a run of
+        replies, by `log.skip`."""
         self.first = call.after
         call.after = None
         if self.first is None:
             self.last = None
         self.in_flight -= 1
-        self.log.skip(call.length)
-        if self.asked:
-            self.asked = False
-            if self.log.unsent():
-                self.loop.later(self)
+        self.log.start += call.length
         return 0
+
+    def refused(self, data: Any, start: int, length: int) -> int:
+        """The error is one of those that say that the command was not executed: it is sent again."""
+        call = self.first
+        if not self.shared or call.slot == RAW or call.caller is None:
+            return 0
+        letter = data[start + 1]
+        # MOVED and MASTERDOWN, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, READONLY
+        if not (letter == 77 or letter == 65 or letter == 84 or letter == 67 or letter == 76 or letter == 82):
+            return 0
+        line = bytes(data[start : start + length])
+        request = self.log.peek(0, call.length)
+        self.drop(call)
+        self.log.skip(0)
+        self.cluster.again.refused(self, call, line, request)
+        return 1
 
     def stream_head(self) -> int:
         """The oldest call's reply is long and still arriving: pass on what is there if its client waits for just this."""

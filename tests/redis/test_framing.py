@@ -1,5 +1,8 @@
 """Where replies and requests end, in whatever pieces they come. hiredis is the oracle for replies."""
 
+from collections.abc import Iterator
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import hiredis
@@ -7,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puerta.protocol import resp
-from puerta.protocol.resp import Request, Scan
+from puerta.protocol import resp, span
+from puerta.protocol.request import Request
+from puerta.protocol.resp import Scan
 from tests.redis.wire import request
 
 pytestmark = pytest.mark.dataplane
@@ -63,7 +67,7 @@ def test_the_end_of_a_reply_is_seen_at_its_last_byte_and_not_before(reply: bytes
     assert piecewise.look(reply + more) == COMPLETE
     whole = Scan()
     assert whole.look(reply + more) == COMPLETE
-    assert whole.at == piecewise.at == len(reply)
+    assert whole.length == piecewise.length == len(reply)
 
 
 @given(st.binary(min_size=1, max_size=30), st.data())
@@ -76,7 +80,7 @@ def test_what_hiredis_takes_for_a_reply_is_one(junk: bytes, data: st.DataObject)
     status = scan.look(text)
     assert status in (MORE, COMPLETE, BAD)
     if status == COMPLETE:
-        assert 3 <= scan.at <= len(text)
+        assert 3 <= scan.length <= len(text)
     try:
         whole = complete(text)
     except hiredis.ProtocolError:
@@ -92,9 +96,8 @@ def test_replies_one_after_the_other(found: list[bytes]) -> None:
     at = 0
     scan = Scan()
     for reply in found:
-        scan.__init__()  # type: ignore[misc]
         assert scan.look(data[at:]) == COMPLETE
-        at += scan.at
+        at += scan.length
         assert data[:at].endswith(reply)
     assert at == len(data)
 
@@ -119,7 +122,7 @@ def test_attributes_and_deep_or_odd_replies(reply: bytes) -> None:
     for end in range(0, len(reply), max(1, len(reply) // 3000)):
         assert piecewise.look(reply[:end]) == MORE
     assert piecewise.look(reply + b"+more\r\n") == COMPLETE
-    assert piecewise.at == len(reply)
+    assert piecewise.length == len(reply)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +196,112 @@ def test_no_bytes_lead_a_request_astray(data: bytes, trusted: bool) -> None:
     if status in (COMPLETE, INLINE):
         assert 0 < asked.at <= len(data)
     assert bool(asked.error) == (status == BAD)
+
+
+# -- frames that follow others of their shape
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes_are_soon_compiled() -> Iterator[None]:
+    """Uncompiled, a shape that was met often becomes a regular expression: here, after a few frames."""
+    with pytest.MonkeyPatch.context() as patch:
+        if span.__file__.endswith(".py"):
+            patch.setattr(span, "_OFTEN", 3)
+        yield
+
+
+def same_shape(draw: st.DrawFn, arguments: list[bytes]) -> list[bytes]:
+    """The same name, and other arguments of the same lengths."""
+    return arguments[:1] + [draw(st.binary(min_size=len(word), max_size=len(word))) for word in arguments[1:]]
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[list[bytes]]:
+    """Requests, many of which have the shape of the one before."""
+    found = []
+    for arguments in draw(st.lists(words, min_size=1, max_size=4)):
+        found += [arguments] + [same_shape(draw, arguments) for _ in range(draw(st.integers(0, 9)))]
+    return found
+
+
+@given(conversations(), st.integers(1, 12))
+@settings(max_examples=300, deadline=None)
+def test_requests_that_follow_others_of_their_shape(said: list[list[bytes]], missing: int) -> None:
+    requests = [request(*arguments) for arguments in said]
+    whole = b"".join(requests)
+    data = whole[:-missing]
+    asked = Request(1 << 20)
+    at = number = 0
+    while asked.follow(data, at) == COMPLETE:
+        name = said[number][0]
+        asked.most = 5
+        assert asked.run <= asked.most
+        for _ in range(asked.run):
+            assert asked.arguments(data[at:]) == said[number]
+            assert said[number][0] == name
+            number += 1
+            at += asked.at
+    assert asked.follow(data, at) == MORE
+    assert number == sum(end <= len(data) for end in accumulate(map(len, requests)))
+    rest = asked.split()
+    assert rest.look(whole[at:]) == COMPLETE
+    assert rest.arguments(whole[at:]) == said[number]
+
+
+@given(st.lists(st.tuples(replies, st.integers(1, 9)), min_size=1, max_size=4), st.randoms())
+@settings(max_examples=300, deadline=None)
+def test_replies_that_follow_others_of_their_shape(said: list[tuple[bytes, int]], random: Random) -> None:
+    expected = []
+    for reply, times in said:
+        size = random.randrange(20)
+        bulks = [b"$%d\r\n%s\r\n" % (size, random.randbytes(size)) for _ in range(times)]
+        expected += [reply] * times + random.choice(
+            [bulks, [b"*1\r\n" + bulk for bulk in bulks], [b"*2\r\n" + 2 * bulk for bulk in bulks]]
+        )
+    data = b"".join(expected)
+    scan = Scan()
+    at = number = 0
+    while at < len(data):
+        assert scan.look(data[at:]) == COMPLETE
+        for _ in range(scan.run):
+            assert data[at : at + scan.length] == expected[number]
+            number += 1
+            at += scan.length
+    assert number == len(expected)
+
+
+def test_a_long_run_is_seen_as_one() -> None:
+    data = request(b"GET", b"key:1") * 100
+    asked = Request(1 << 20)
+    at = found = calls = 0
+    while at < len(data):
+        assert asked.follow(data, at) == COMPLETE
+        asked.most = 50
+        at += asked.at * asked.run
+        found += asked.run
+        calls += 1
+    assert found == 100
+    assert calls < 10
+
+
+def test_who_is_not_trusted_is_not_believed_a_shape_that_others_may_use() -> None:
+    data = request(b"SET", b"key", b"x" * 20000)
+    asked = Request(1 << 20)
+    assert asked.follow(data, 0) == asked.follow(data, 0) == COMPLETE
+    asked.trusted = False
+    assert asked.follow(data, 0) == BAD
+    asked.trusted = True
+    assert asked.follow(data, 0) == COMPLETE
+
+
+@pytest.mark.parametrize(
+    "frame", [b"*200\r\n" + b":1\r\n" * 200, b"*40\r\n" + b"$1\r\nx\r\n" * 40, b"+" + b"x" * 1000 + b"\r\n"]
+)
+def test_what_is_too_long_to_remember_is_looked_at_each_time(frame: bytes) -> None:
+    scan = Scan()
+    for _ in range(5):
+        assert scan.look(frame + frame) == COMPLETE
+        assert (scan.length, scan.run) == (len(frame), 1)
 
 
 def test_whole_numbers_as_the_server_reads_them() -> None:
