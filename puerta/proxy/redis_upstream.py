@@ -244,15 +244,15 @@ class Upstream(Channel):
             elif self.first is None:
                 self.cluster.upstream_lost(self, errno.EPROTO)
             return 1
+        if self.asked:
+            self.asked = False
+            if self.log.unsent():
+                self.loop.later(self)
         if kind == 45 and not self.forwarded:
             self.tally.errors += 1
             if self.refused(data, start, length):
                 return 1
             count = 1
-        if self.asked:
-            self.asked = False
-            if self.log.unsent():
-                self.loop.later(self)
         taken = 0
         call = self.first
         while taken < count and call is not None:
