@@ -145,8 +145,11 @@ class Haproxy(Side):
 
     def values(self) -> dict[str, str]:
         table = "    stick-table type ip size 100k expire 30m\n    stick on src" if self.task.affinity else ""
-        servers = self.lines("    server s{number} 127.0.0.1:{port} check inter 5s")
+        servers = self.lines("    server s{number} 127.0.0.1:{port} check inter 5s", self.servers())
         return {"affinity": table, "servers": servers, "splice": self.splice, "connections": str(self.connections)}
+
+    def servers(self) -> tuple[int, ...]:
+        return self.task.backends
 
     def command(self) -> list[str]:
         return [programs.path_of("haproxy"), "-db", "-f", str(self.config_path)]
@@ -162,6 +165,16 @@ class HaproxySplice(Haproxy):
     name = "haproxy-splice"
     connections = 1000  # it sets aside descriptors for two pipes for each
     splice = "    option splice-auto"
+
+
+class HaproxyTcp(Haproxy):
+    """HAProxy in front of one Redis server, whose protocol it does not know: what a round trip costs any TCP proxy."""
+
+    name = "haproxy-tcp"
+    modes = ("redis",)
+
+    def servers(self) -> tuple[int, ...]:
+        return (self.task.single,)
 
 
 class Nginx(Side):
@@ -283,7 +296,7 @@ class Direct(Side):
 SIDES: dict[str, type[Side]] = {
     side.name: side
     for side in (
-        Puerta, PuertaNormal, Haproxy, HaproxySplice, Nginx, NginxBatch, Envoy, EnvoyBatch, Twemproxy, Direct,
+        Puerta, PuertaNormal, Haproxy, HaproxySplice, HaproxyTcp, Nginx, NginxBatch, Envoy, EnvoyBatch, Twemproxy, Direct,
     )
 }  # fmt: skip
 """Every side by the name that --peers and the result lines use."""

@@ -78,9 +78,9 @@ machine and a hash of each configuration.
 - Loopback has no packet loss, no latency and no interrupts of a network card, which all proxies would pay alike.
 - redis-benchmark's latency begins when a request is written: in tcp-connect it leaves out the TCP connect, but not the
   proxy's own connect to the backend.
-- `twemproxy` and `direct` (no proxy at all, the ceiling) have one server behind them instead of a cluster of three,
-  because they know no cluster: they do less work, and leave more of the machine to their one server. twemproxy has one
-  thread only, so it is left out with more workers.
+- `twemproxy`, `haproxy-tcp` (it carries the bytes and knows nothing of Redis) and `direct` (no proxy at all, the ceiling)
+  have one server behind them instead of a cluster of three, because they know no cluster: they do less work, and leave
+  more of the machine to their one server. twemproxy has one thread only, so it is left out with more workers.
 - `nginx-batch` is nginx started under SCHED_BATCH. nginx has no such option, but whoever starts it can give it that.
 - `envoy-batch` gathers requests for up to 3 ms: it saves CPU time at the price of latency when there is little traffic.
 - `haproxy-splice` lets the kernel move long streams between sockets, an option that HAProxy does not set by default.

@@ -40,6 +40,7 @@ BIG = Keys("big", 200, 64 << 10)
 
 TCP_PEERS = ("haproxy", "nginx", "envoy")
 REDIS_PEERS = ("envoy", "envoy-batch", "twemproxy", "direct")
+SMALL_REDIS_PEERS = ("envoy", "envoy-batch", "twemproxy", "haproxy-tcp", "direct")
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ SCENARIOS: dict[str, Scenario] = {
             TCP_PEERS, "hello", {"affinity": True}, needs=("cc",),
         ),
         RedisScenario(
-            "redis-p1", "GET of random keys, 50 clients", "redis", REDIS_PEERS, "cluster",
+            "redis-p1", "GET of random keys, 50 clients", "redis", SMALL_REDIS_PEERS, "cluster",
             load=read(TINY, 50), first=6000,
         ),
         RedisScenario(
@@ -298,7 +299,7 @@ SCENARIOS: dict[str, Scenario] = {
             load=read(TINY, 50), first=6000, crowd=10_000,
         ),
         RedisScenario(
-            "redis-p16", "GET of random keys, 50 clients, pipelines of 16", "redis", REDIS_PEERS, "cluster",
+            "redis-p16", "GET of random keys, 50 clients, pipelines of 16", "redis", SMALL_REDIS_PEERS, "cluster",
             load=read(TINY, 50, pipeline=16), first=32000,
         ),
         RedisScenario(

@@ -91,7 +91,7 @@ def test_every_side_is_configured_for_every_scenario_it_takes_part_in(scenario: 
     try:
         text = side.render()
         assert f"{side.port}" in text
-        wanted = (BACKEND.single,) if name == "twemproxy" else BACKEND.ports
+        wanted = (BACKEND.single,) if name in ("twemproxy", "haproxy-tcp") else BACKEND.ports
         assert all(f"{port}" in text for port in wanted)
         if side.template.suffix == ".yaml" or name == "twemproxy":
             assert isinstance(yaml.safe_load(text), dict)
