@@ -237,14 +237,18 @@ class Worker:
 
     # -- the store
 
+    def agreeing(self) -> list[Route]:
+        """The routes whose clients' places are agreed upon; a Redis route has none to agree upon."""
+        return [route for route in self.routes if isinstance(route, Route)]
+
     def doubt_store(self) -> None:
-        for route in self.routes:
+        for route in self.agreeing():
             route.affinity.doubt()
 
     def on_store_event(self, event: dict[str, Any]) -> None:
         if event.get("event") != "moved":
             return
-        for route in self.routes:
+        for route in self.agreeing():
             if route.name == event.get("route"):
                 route.affinity.moved(bytes.fromhex(event["key"]), str(event["backend"]))
 

@@ -179,7 +179,7 @@ class Store:
         if epoch != self.epoch:
             if self.epoch is not None:
                 log.logger.warning("store: it lost its memory; every client in use is claimed again")
-                self.on_doubt()
+                self.doubt()
             self.epoch = epoch
         if epoch is not None and not self.refusing:
             return
@@ -204,8 +204,7 @@ class Store:
         self.up = False
         self.complain(error)
         waiting, self.waiting = self.waiting, []
-        for _, answer in waiting:
-            answer(None, KEPT)
+        self.answer(waiting, [error] * len(waiting))
         while not self.up:
             gevent.sleep(PROBE_SECONDS * random.uniform(0.8, 1.2))
             with contextlib.suppress(Exception), gevent.Timeout(PROBE_SECONDS, TimeoutError()):
@@ -213,7 +212,14 @@ class Store:
                 self.up = True
         log.logger.info("store: up again")
         self.wanted.set()
-        self.on_doubt()
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Have what was agreed looked at again. A fault of ours in that must not end the greenlet that clients wait for."""
+        try:
+            self.on_doubt()
+        except Exception:
+            log.logger.exception("store: what was agreed could not be looked at again")
 
     # -- events
 
@@ -224,7 +230,7 @@ class Store:
                 with self.listener.pubsub(ignore_subscribe_messages=True) as subscription:
                     subscription.subscribe(self.channel)
                     subscription.get_message(timeout=1.0)  # the confirmation: from here on nothing is missed
-                    self.on_doubt()
+                    self.doubt()
                     self.listen(subscription, on_event)
             except (redis.RedisError, OSError):
                 pass  # the claims' greenlet complains

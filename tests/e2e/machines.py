@@ -15,7 +15,7 @@ ROUTE_OPTIONS = {"balance", "affinity", "health", "limits"}
 
 class Machine(Running):
     """One master with its workers, as if on a machine of its own. `routes` are their options by name; `options` are those
-    of the whole. The route of most tests is called mongo."""
+    of the whole. The route of most tests is called mongo. `beside`: more routes, as text, that the tests do not look at."""
 
     def __init__(self, directory: Path, backends: Sequence[str] = (), **options: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -23,6 +23,7 @@ class Machine(Running):
         self.ports = {name: free_port() for name in self.routes}
         for name in options.keys() & ROUTE_OPTIONS:
             self.routes["mongo"][name] = options.pop(name)
+        self.beside = str(options.pop("beside", ""))
         self.options = options
         super().__init__(directory, self.render(**options), module=options.pop("module", "puerta"))
 
@@ -47,6 +48,7 @@ class Machine(Running):
         lines += [f'store: {{url: "{store}", timeout: {store_timeout}}}', "routes:"]
         for route, options in self.routes.items():
             lines += self.render_route(route, **options)
+        lines += [self.beside] if self.beside else []
         return "\n".join(lines) + "\n"
 
     def render_route(

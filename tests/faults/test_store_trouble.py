@@ -14,6 +14,7 @@ from tests.e2e.machines import Machine
 from tests.e2e.peers import Raw, Scripted, home_of, key_of
 from tests.faults.load import Known, Load
 from tests.harness import wait_for
+from tests.redis.nodes import Nodes
 
 TIMEOUT = 0.25
 """store.timeout of the machine under test."""
@@ -39,17 +40,24 @@ def store() -> Iterator[Valkey]:
         yield server
 
 
+REDIS = "  - {{name: cache, mode: redis, listen: '127.0.0.1:{port}', cluster: ['{seed}']}}"
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory, scripted: list[Scripted], store: Valkey) -> Iterator[Machine]:
+    """With a Redis route beside: its clients have no place that the store would know of."""
+    nodes = Nodes()
     made = Machine(
         tmp_path_factory.mktemp("machine"),
         [each.address for each in scripted],
         store=f"redis://{store.address}",
         store_timeout=f"{TIMEOUT * 1000:g}ms",
         workers=WORKERS,
+        beside=REDIS.format(port=free_port(), seed=nodes[0].address),
     )
-    with made:
+    with nodes, made:
         yield made
+    assert "Traceback" not in made.text(), made.text()
 
 
 @pytest.fixture
