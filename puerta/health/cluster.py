@@ -55,6 +55,12 @@ class Cells:
             self.free.remove(cell)
             self.given[address] = cell
 
+    def spare(self, cell: int) -> None:
+        """What the number counted is of no use to us, but was read a moment ago: give it out last."""
+        if cell in self.free:
+            self.free.remove(cell)
+            self.free.append(cell)
+
     def take_back(self, address: str) -> None:
         cell = self.given.pop(address, -1)
         if cell >= 0:
@@ -66,12 +72,13 @@ class ClusterWatch:
 
     def __init__(self, route: RedisRoute, board: Board, offer: Offer) -> None:
         self.route, self.offer = route, offer
+        self.seeds = [str(address) for address in route.cluster]
         self.blob, self.workers = board.topology(route.name), board.redis(route.name)
         self.wishes = self.workers.sum("refresh_wanted")
         self.layout, self.cells = Layout(), Cells()
         self.learned = Learned(route.name, board.commands(route.name))
         self.nodes: dict[str, NodeWatch] = {}
-        self.published = b""
+        self.published, self.version = b"", 0
         self.number, self.looking, self.looked = 0, False, float("-inf")
         self.seen = self.seen_from = 0.0  # when the look ended that the layout comes from, and when it began
         self.wanted, self.doubted = True, False
@@ -218,14 +225,17 @@ class ClusterWatch:
             for node in nodes
         }
         cells = {node.id: self.cells.given[str(node.address)] for node in nodes}
-        data = topology.dump(self.layout, up, cells)
-        if data == self.published:
+        data = topology.dump(self.layout, up, cells, self.seeds)
+        if (
+            data == self.published and self.blob.version == self.version
+        ):  # else a supervisor that leaves had the last word
             return
         self.published = data
         try:
-            self.blob.publish(topology.dump(self.layout, up, cells, self.blob.version + 1, self.seen_from))
+            self.blob.publish(topology.dump(self.layout, up, cells, self.seeds, self.blob.version + 1, self.seen_from))
         except BoardFull as error:
             logger.error("cluster %s: its layout is too large to be published: %s", self.route.name, error)
+        self.version = self.blob.version
 
     def _restore(self) -> None:
         """Begin with what an earlier supervisor published, verdicts and all, so that its end changes nothing."""
@@ -233,9 +243,14 @@ class ClusterWatch:
         if found is None:
             return
         try:
-            layout, up, cells = topology.load(found[1])
+            layout, up, cells, seeds = topology.load(found[1])
         except (ValueError, KeyError, TypeError) as error:
             logger.error("cluster %s: what was published can't be read: %r", self.route.name, error)
+            return
+        if seeds != self.seeds:
+            logger.info("cluster %s: the seeds are others now, so it is looked for anew", self.route.name)
+            for cell in cells.values():
+                self.cells.spare(cell)
             return
         self.layout = layout
         for node in layout.nodes:
@@ -243,6 +258,5 @@ class ClusterWatch:
         self._follow()
         for node in layout.nodes:
             self.nodes[str(node.address)].verdict.state = UP if up[node.id] else DOWN
-        self.published = topology.dump(
-            layout, up, {node.id: self.cells.given[str(node.address)] for node in layout.nodes}
-        )
+        given = {node.id: self.cells.given[str(node.address)] for node in layout.nodes}
+        self.published, self.version = topology.dump(layout, up, given, self.seeds), found[0]

@@ -8,7 +8,7 @@ specification, "UPDATE messages" and "Hash slots configuration").
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -136,10 +136,16 @@ def lay_out(nodes: Iterable[Node]) -> Layout:
 
 
 def dump(
-    layout: Layout, up: Mapping[str, bool], cells: Mapping[str, int], version: int = 0, looked: float = 0.0
+    layout: Layout,
+    up: Mapping[str, bool],
+    cells: Mapping[str, int],
+    seeds: Sequence[str],
+    version: int = 0,
+    looked: float = 0.0,
 ) -> bytes:
     """Compact JSON for the workers; `up` and `cells` (which table counts it; -1 = none) are by a node's id.
 
+    `seeds` are those of the configuration that led to this cluster, another of which may name another cluster.
     `looked` is when the look began in which the layout was seen, in seconds of the monotonic clock.
     """
 
@@ -148,6 +154,7 @@ def dump(
 
     found = {
         "version": version,
+        "seeds": list(seeds),
         "looked_ns": round(looked * 1e9),
         "epoch": layout.epoch,
         "masters": [
@@ -164,8 +171,8 @@ def dump(
     return json.dumps(found, separators=(",", ":")).encode()
 
 
-def load(data: bytes) -> tuple[Layout, dict[str, bool], dict[str, int]]:
-    """What `dump` was given, without epochs: a new supervisor begins with what the last one published."""
+def load(data: bytes) -> tuple[Layout, dict[str, bool], dict[str, int], list[str]]:
+    """What `dump` was given first, without epochs: a new supervisor begins with what the last one published."""
     found = json.loads(data)
     entries: list[dict[str, Any]] = []
 
@@ -178,4 +185,5 @@ def load(data: bytes) -> tuple[Layout, dict[str, bool], dict[str, int]]:
     replicas = tuple(node(entry, of["id"]) for of in found["masters"] for entry in of["replicas"])
     spares = tuple(node(entry) for entry in found["spares"])
     layout = Layout(masters, replicas, spares, found["uncovered"])
-    return layout, {each["id"]: each["up"] for each in entries}, {each["id"]: each["cell"] for each in entries}
+    up, cells = {each["id"]: each["up"] for each in entries}, {each["id"]: each["cell"] for each in entries}
+    return layout, up, cells, found["seeds"]

@@ -54,6 +54,8 @@ class RedisRouteRunner:
         self.row = row
         self.topology = board.topology(config.name)
         self.version = 0
+        self.seeds = [str(address) for address in config.cluster]
+        self.laid_out = False
         self.others = 0
         self.swept = 0.0
         self.slow_calls: deque[tuple[int, float, float, bytes, str]] = deque(maxlen=SLOW_CALLS)
@@ -125,7 +127,7 @@ class RedisRouteRunner:
 
     def ready(self) -> bool:
         """A layout of the cluster is known, and where its masters' names lead."""
-        return self.version > 0 and redis_layout.names_known(self.cluster)
+        return self.laid_out and redis_layout.names_known(self.cluster)
 
     def tick(self, now: float) -> None:
         """Ten times a second: the commands, the layout, the calls that take too long, the meters."""
@@ -156,7 +158,10 @@ class RedisRouteRunner:
         if not data:
             return
         try:
-            self.cluster.apply(json.loads(data))
+            layout = json.loads(data)
+            if layout["seeds"] == self.seeds:  # else of another generation of us, whose cluster may be another
+                self.cluster.apply(layout)
+                self.laid_out = True
         except (ValueError, KeyError, TypeError):
             log.logger.exception("route %s: the published layout of the cluster can't be used", self.name)
 

@@ -164,17 +164,45 @@ def test_many_wishes_are_few_looks(calm: ValkeyCluster, watched: Any, wait_for: 
 def test_a_new_supervisor_begins_with_what_the_last_one_published(
     calm: ValkeyCluster, watched: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    board = Board()
-    first = watched(address(calm.masters[0]), board=board)
+    board, seeds = Board(), [address(calm.masters[0])]
+    first = watched(*seeds, board=board)
     wait_for(lambda: {node.state for node in first.watch.snapshot().nodes} == {"up"} and len(first.masters()) == 3)
     first.close()
     before = first.layout()
     caplog.clear()
-    second = watched(Address("127.0.0.1", free_port()), board=board)  # no seed is needed
+    second = watched(*seeds, board=board)
     assert {node.state for node in second.watch.snapshot().nodes} == {"up"}
     wait_for(lambda: second.watch.seen > 0)
     assert second.layout()["masters"] == before["masters"]
     assert not lines(caplog, "cluster cache")
+
+
+def test_other_seeds_may_name_another_cluster(
+    calm: ValkeyCluster, watched: Any, wait_for: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a reload: what was published is of the old one then, which may well be alive."""
+    board = Board()
+    first = watched(address(calm.masters[0]), board=board)
+    wait_for(lambda: len(first.masters()) == 3)
+    counted = {node.cell for node in first.watch.snapshot().nodes}
+    first.close()
+    second = watched(Address("127.0.0.1", free_port()), board=board)
+    assert {node.role for node in second.watch.snapshot().nodes} == {"seed"}
+    assert "the seeds are others now" in "".join(lines(caplog, "cluster cache"))
+    second.close()
+    third = watched(address(calm.masters[1]), board=board)
+    wait_for(lambda: third.layout()["seeds"] == [calm.masters[1].address])
+    assert not counted & {node.cell for node in third.watch.snapshot().nodes}
+
+
+def test_the_last_word_is_that_of_the_supervisor_that_stays(calm: ValkeyCluster, watched: Any, wait_for: Any) -> None:
+    """One that leaves may publish an old look after its successor began."""
+    board, seeds = Board(), [address(calm.masters[0])]
+    one = watched(*seeds, board=board)
+    wait_for(lambda: {node.state for node in one.watch.snapshot().nodes} == {"up"} and len(one.masters()) == 3)
+    board.topology("cache").publish(b'{"masters":[]}')
+    one.want()
+    wait_for(lambda: len(one.masters()) == 3)
 
 
 def test_a_node_that_another_machine_lost_is_asked_at_once(calm: ValkeyCluster, watched: Any, wait_for: Any) -> None:

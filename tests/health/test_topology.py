@@ -237,10 +237,11 @@ def test_many_changes_are_a_short_line() -> None:
 def test_what_is_published_can_be_read_again() -> None:
     layout = choose([view(A, master(A, 4, (0, 5), (7, 9)), replica(B, A, 4), master(C, 4))])
     up, cells = {A: True, B: False, C: True}, {A: 0, B: 1, C: -1}
-    data = topology.dump(layout, up, cells, 7, looked=1.25)
-    assert topology.load(data) == (replace(layout, replicas=(replace(layout.replicas[0], epoch=4),)), up, cells)
+    data = topology.dump(layout, up, cells, ["a:1"], 7, looked=1.25)
+    same = replace(layout, replicas=(replace(layout.replicas[0], epoch=4),))
+    assert topology.load(data) == (same, up, cells, ["a:1"])
     assert json.loads(data) == {
-        "version": 7, "looked_ns": 1_250_000_000, "epoch": 4, "uncovered": SLOTS - 9,
+        "version": 7, "seeds": ["a:1"], "looked_ns": 1_250_000_000, "epoch": 4, "uncovered": SLOTS - 9,
         "masters": [{
             "id": A, "host": "10.0.0.97", "port": 6379, "up": True, "cell": 0, "slots": [[0, 5], [7, 9]],
             "replicas": [{"id": B, "host": "10.0.0.98", "port": 6379, "up": False, "cell": 1}],
@@ -256,4 +257,6 @@ def test_the_most_scattered_slots_fit_on_the_board() -> None:
     layout = choose([view(A, *nodes)])
     assert len(layout.masters[0].slots) == SLOTS // 2
     ids = [node.id for node in layout.nodes]
-    assert len(topology.dump(layout, dict.fromkeys(ids, False), dict.fromkeys(ids, 255), 10**6)) < 256 << 10
+    assert (
+        len(topology.dump(layout, dict.fromkeys(ids, False), dict.fromkeys(ids, 255), ["a:1"] * 8, 10**6)) < 256 << 10
+    )

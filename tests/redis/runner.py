@@ -21,7 +21,7 @@ def runner_with(layout: dict[str, Any], resolve: Callable[[str], str | None]) ->
     loop, access = Turned().loop, SimpleNamespace()
     runner = RedisRouteRunner(config, board, 3, loop, access, lambda seconds, function: None, resolve)  # type: ignore[arg-type]
     assert not runner.ready()
-    board.topology("cache").publish(json.dumps(layout).encode())
+    board.topology("cache").publish(json.dumps({"seeds": ["127.0.0.1:2"], **layout}).encode())
     runner.take_layout()
     try:
         yield runner
