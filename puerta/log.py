@@ -53,16 +53,22 @@ class JsonFormatter(logging.Formatter):
 
 
 class ReopeningHandler(logging.StreamHandler[Any]):
-    """Writes to stderr, or to a file that `reopen` opens again after somebody moved it away (logrotate, USR1)."""
+    """Writes to stderr, or to a file that `reopen` opens again after somebody moved it away (logrotate, USR1).
 
-    def __init__(self, path: str | None) -> None:
-        self.path = path
+    `all_of_it`: what Python or the C library writes to stderr (a crash, dumped stacks) lands in that file as well.
+    """
+
+    def __init__(self, path: str | None, all_of_it: bool) -> None:
+        self.path, self.all_of_it = path, all_of_it
         super().__init__(self._open())
 
     def _open(self) -> Any:
         if self.path is None:
             return sys.stderr
-        return open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        stream = open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        if self.all_of_it:
+            os.dup2(stream.fileno(), 2)
+        return stream
 
     def reopen(self) -> None:
         if self.path is not None:
@@ -78,10 +84,10 @@ class ReopeningHandler(logging.StreamHandler[Any]):
 handler: ReopeningHandler | None = None
 
 
-def setup(level: str, fmt: str, path: str | None = None) -> None:
+def setup(level: str, fmt: str, path: str | None = None, all_of_it: bool = False) -> None:
     """Point the logger at stderr or `path`; called once a process, and again after a reload changed `log`."""
     global handler
-    handler = ReopeningHandler(path)
+    handler = ReopeningHandler(path, all_of_it)
     handler.setFormatter(JsonFormatter() if fmt == "json" else TextFormatter())
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
@@ -89,8 +95,12 @@ def setup(level: str, fmt: str, path: str | None = None) -> None:
 
 
 def reopen() -> None:
+    """The log file was moved away: begin another under its name, or complain of it in the old one."""
     if handler is not None:
-        handler.reopen()
+        try:
+            handler.reopen()
+        except OSError as error:
+            logger.error("can't reopen the log: %s; it goes on in the old file", error.strerror)
 
 
 def write_lines(text: str) -> None:

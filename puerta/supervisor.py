@@ -30,7 +30,7 @@ STOP_TIMEOUT = 2.0
 STACK = 512 << 10
 """Bytes of a thread's stack. There are a few threads per backend, and none of them nests deeply."""
 
-TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1)
+TAKEN = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM)
 IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
@@ -77,23 +77,27 @@ class Supervisor:
         )
 
     def run(self) -> bool:
-        """Beat until it is time to go. True: there is time to close what is open; False: go at once."""
+        """Beat until it is time to go. True: there is time to close what is open; False: go at once.
+
+        A timer tells when to beat, not sigtimedwait, which may return a signal that never came (see process/signals).
+        """
+        signal.setitimer(signal.ITIMER_REAL, BEAT, BEAT)
         while True:
             self.beat()
-            taken = signal.sigtimedwait(TAKEN, BEAT)
-            if taken is not None and taken.si_signo == signal.SIGUSR1:
+            taken = signal.sigwaitinfo(TAKEN).si_signo
+            if taken == signal.SIGUSR1:
                 reopen()
-            elif taken is not None:
-                return taken.si_signo == signal.SIGTERM
+            elif taken != signal.SIGALRM:
+                return taken == signal.SIGTERM
             if is_cut(self.role.lifeline):
                 logger.warning("the master is gone: supervisor stops")
                 return True
 
     def stop(self) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT
+        self.monitor.stop(STOP_TIMEOUT / 2)  # first: a successor writes the same verdicts already
         for server in self.servers:
             server.stop(max(0.0, min(0.5, deadline - time.monotonic())))
-        self.monitor.stop(max(0.0, deadline - time.monotonic()))
         if self.publisher is not None:
             self.publisher.stop(max(0.0, deadline - time.monotonic()))
         logger.info("supervisor stopped")

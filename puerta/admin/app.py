@@ -83,9 +83,10 @@ class App:
             return Answer("read-only\n", status=HTTPStatus.METHOD_NOT_ALLOWED, headers=allow)
         try:
             query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=16)
-            return show(dict(query))
         except ValueError:
             return Answer("bad query\n", status=HTTPStatus.BAD_REQUEST)
+        try:
+            return show(dict(query))
         except Exception:  # an operator must see that something is wrong here, and no more than that
             logger.exception("admin page failed")
             return Answer("internal error\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -126,6 +126,8 @@ def _socket_path(path: str) -> str:
 
 def _host(host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
+        if "%" in host:
+            raise ValueError("an IPv6 zone is not supported (write an address that needs none)")
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:

@@ -68,7 +68,7 @@ class Watch:
         self.weigh(now)
 
     def weigh(self, now: float) -> None:
-        """The weight cell has this writer alone: at start, and then the polling thread."""
+        """Write the weight: at the start, with each change, and with every poll."""
         weight = self.verdict.weight_milli(self.backend.weight, now)
         if self.row.get(0, "weight_milli") != weight:
             self.row.set(0, "weight_milli", weight)
@@ -79,6 +79,8 @@ class Watch:
             before, last = self.verdict.state, self.result
             changed = self.verdict.take(result.ok, result.drain, now)
             self.result = result
+            if changed:
+                self.weigh(now)  # before it is seen to be back: a slow start begins slowly
             publish.write(self.row, self.verdict, result, now)
             state, pause = self.verdict.state, self.verdict.interval(random.random())
         remark(f"{self.route.name}/{self.backend.id}", self.route.health, (before, state), (last, result))

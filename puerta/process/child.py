@@ -5,7 +5,6 @@ blocks nor its atexit functions run twice. What a role needs is imported here, a
 free of gevent, clients and TLS, and a broken role can't take it down.
 """
 
-import contextlib
 import faulthandler
 import importlib
 import logging
@@ -75,8 +74,14 @@ class Child:
     def signal(self, number: int) -> None:
         """Safe while it lives in the master's table: its pid can't be reused before it was reaped."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(self.pid, number)
+            except ProcessLookupError:
+                pass
+            except (
+                PermissionError
+            ):  # it has another user, and we lost the right to signal it (capabilities(7), CAP_KILL)
+                logger.error("%s can't be sent %s: not permitted", self, signal.Signals(number).name)
 
     def retire(self, number: int, grace: float, now: float) -> None:
         """Ask it, once, to go; what is left after `grace` seconds is killed."""
@@ -86,6 +91,12 @@ class Child:
         self.become(DRAINING, now)
         self.kill_at = min(self.kill_at, now + grace)
         self.signal(number)
+
+    def drains(self, grace: float, now: float) -> None:
+        """Somebody else asked it to go: to ask again would end it at once."""
+        self._sent.add(signal.SIGTERM)
+        self.become(DRAINING, now)
+        self.kill_at = min(self.kill_at, now + grace)
 
     def abort(self, grace: float, now: float) -> None:
         """Have it dump its stacks, then kill it."""

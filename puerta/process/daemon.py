@@ -48,11 +48,6 @@ def daemonize() -> Readiness:
     return Readiness(writer)
 
 
-def redirect_stderr(descriptor: int) -> None:
-    """Let what Python or the C library writes to stderr (a crash, dumped stacks) land where the log goes."""
-    os.dup2(descriptor, 2)
-
-
 def _await(reader: int) -> NoReturn:
     with os.fdopen(reader, "rb") as pipe:
         word = pipe.read()

@@ -15,7 +15,7 @@ from puerta.board import Board
 from puerta.config.schema import Config
 from puerta.errors import BootError
 from puerta.process import needs, unix
-from puerta.process.daemon import Readiness, redirect_stderr
+from puerta.process.daemon import Readiness
 from puerta.process.listener import Listeners
 from puerta.process.pidfile import PidFile
 from puerta.process.store import Store
@@ -103,30 +103,22 @@ def set_up_log(config: Config, options: Options, identity: unix.Identity | None)
         path = os.path.join(config.run_dir, "puerta.log")
     before = log.handler
     try:
-        log.setup(config.log.level, config.log.format, path and os.path.abspath(path))
+        log.setup(config.log.level, config.log.format, path and os.path.abspath(path), options.daemon)
     except OSError as error:
         raise BootError(f"can't write the log {path}: {error.strerror}") from error
     if before is not None and before.path is not None:
         before.stream.close()
-    _own_log(options, identity)
+    _own_log(identity)
 
 
-def reopen_log(options: Options, identity: unix.Identity | None) -> None:
+def reopen_log(identity: unix.Identity | None) -> None:
     """The log file was moved away: begin another under its name."""
-    try:
-        log.reopen()
-    except OSError as error:
-        log.logger.error("can't reopen the log: %s; it goes on in the old file", error.strerror)
-    _own_log(options, identity)
+    log.reopen()
+    _own_log(identity)
 
 
-def _own_log(options: Options, identity: unix.Identity | None) -> None:
+def _own_log(identity: unix.Identity | None) -> None:
     """Children that dropped privileges must be able to reopen the file too."""
-    if log.handler is None or log.handler.path is None:
-        return
-    descriptor = log.handler.stream.fileno()
-    if identity is not None:
+    if identity is not None and log.handler is not None and log.handler.path is not None:
         with contextlib.suppress(OSError):
-            os.fchown(descriptor, identity.uid, identity.gid)
-    if options.daemon:
-        redirect_stderr(descriptor)
+            os.fchown(log.handler.stream.fileno(), identity.uid, identity.gid)

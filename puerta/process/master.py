@@ -43,7 +43,7 @@ def run(config: Config, options: Options, readiness: Readiness) -> int:
     try:
         return Master(config, house).loop()
     except Exception:
-        logger.exception("the master failed; its children drain")
+        logger.exception("the master failed; its children leave")
         return 1
     finally:
         house.close()
@@ -111,9 +111,10 @@ class Master:
 
     def reload(self) -> None:
         self.reloading.asked = True
+        self.retire_asked = False
 
     def reopen(self) -> None:
-        reopen_log(self.options, self.house.identity)
+        reopen_log(self.house.identity)
         for child in self.children.of(WORKER, SUPERVISOR):
             child.signal(signal.SIGUSR1)
 

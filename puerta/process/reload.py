@@ -105,7 +105,7 @@ class Reload:
                 set_up_log(current.config, self._house.options, self._house.identity)
         logger.error("reload failed: %s; generation %d keeps running", roll.failure, current.number)
         self._roster.want(self._roster.count)
-        strays = [seat for seat in self._roster if seat.wanted and seat.generation is not current]
+        strays = [seat for seat in self._roster.seats_for(self._roster.count) if seat.generation is not current]
         if strays:
             self.roll = Roll(current, strays, self._roster.children, back=True)
 
@@ -117,5 +117,8 @@ class Reload:
 
 def newest_code() -> float:
     """When a file of this package last changed: children import after the fork, so they run what is on disk then."""
-    root = Path(puerta.__file__).parent
-    return max((os.stat(path).st_mtime for pattern in ("*.py", "*.so") for path in root.rglob(pattern)), default=0.0)
+    root, newest = Path(puerta.__file__).parent, 0.0
+    for path in (*root.rglob("*.py"), *root.rglob("*.so")):
+        with contextlib.suppress(OSError):  # an installer is at work, and it is gone again
+            newest = max(newest, os.stat(path).st_mtime)
+    return newest

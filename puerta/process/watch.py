@@ -6,9 +6,9 @@ itself last came back from being stopped: after that it would blame everybody el
 
 from collections.abc import Iterable
 
-from puerta.board import Table
+from puerta.board import CHILD_STATES, Table
 from puerta.log import logger
-from puerta.process.child import HUNG, STARTING, UP, Child
+from puerta.process.child import DRAINING, HUNG, STARTING, UP, Child
 from puerta.process.store import Store
 from puerta.process.timing import Timing
 from puerta.role import STORE
@@ -34,6 +34,7 @@ class Watch:
                 self._await_ready(child, now)
             elif child.role != STORE:
                 self._check_beat(child, now)
+                self._check_drain(child, now)
 
     def _await_ready(self, child: Child, now: float) -> None:
         if self._is_ready(child):
@@ -58,6 +59,12 @@ class Watch:
         elif child.state == HUNG and age <= self._timing.adopt_after:
             child.become(UP, now)
             logger.info("%s beats again", child)
+
+    def _check_drain(self, child: Child, now: float) -> None:
+        """A worker that got its TERM from somebody else accepts no more, so its seat needs another."""
+        if child.state == UP and self._workers.get(child.row, "state") == CHILD_STATES.index(DRAINING):
+            logger.warning("%s drains, though we did not ask it to", child)
+            child.drains(self._timing.stop_grace + child.drain_limit, now)
 
     def _abort(self, child: Child, what: str, now: float) -> None:
         if not child.aborted:

@@ -34,9 +34,13 @@ class Acceptor(Channel):
         native.tune_listener(fd)
 
     def start(self) -> None:
-        if not self.accepting:
-            self.accepting = True
+        if self.accepting:
+            return
+        try:
             self.loop.add(self, False)
+            self.accepting = True
+        except OSError as error:
+            self.pause(error.errno or 0)
 
     def stop(self) -> None:
         """Stop accepting; what is queued waits for whoever serves this listener next."""

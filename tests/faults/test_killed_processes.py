@@ -75,6 +75,30 @@ def test_killed_worker(start: Start) -> None:
     machine.stop()
 
 
+def test_worker_that_somebody_else_asks_to_go(start: Start) -> None:
+    """It drains, its seat is adopted meanwhile, and filled again when it is gone."""
+    machine = start(workers=2, stop="6s")
+    pid = machine.worker(0)
+    held = [Raw(machine.port, f"app@{number}") for number in range(16)]
+    with Load([machine.port], threads=6, name="term") as load:
+        told = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+        goal = len(load.visits) + 500
+        wait_for(lambda: len(load.visits) >= goal, "clients come")
+        assert {raw.again() for raw in held} == {raw.backend for raw in held}
+        assert machine.worker(0) == pid
+        for raw in held:
+            raw.close()
+        wait_for(lambda: is_up_again(machine, 0, pid), "seat 0 has another worker")
+        goal = len(load.visits) + 100
+        wait_for(lambda: len(load.visits) >= goal, "clients come")
+    print(f"slowest connection {load.slowest(told) * 1000:.0f} ms")
+    assert load.failed() == []
+    assert load.slowest(told) < 2.5
+    assert "drains, though we did not ask it to" in machine.text()
+    machine.stop()
+
+
 def test_killed_master(start: Start) -> None:
     """Nothing of it is left, the store included, and its port is free."""
     machine = start(workers=2)

@@ -160,6 +160,31 @@ def test_reopens_its_log(master: Any, backend: int, wait_for: Any) -> None:
     assert "supervisor stopped" in one.log.read_text()
 
 
+def test_a_log_that_can_not_be_reopened_is_no_reason_to_die(master: Any, backend: int, wait_for: Any) -> None:
+    one = master(backend)
+    wait_for(lambda: one.ask()["ready"] == 2)
+    old = one.log.rename(one.log.with_suffix(".1"))
+    one.log.mkdir()
+    os.kill(one.pid, signal.SIGUSR1)
+    wait_for(lambda: "can't reopen the log" in old.read_text())
+    os.kill(one.pid, signal.SIGTERM)
+    assert one.ask("wait") == 0
+    assert "supervisor stopped" in old.read_text()
+
+
+def test_to_be_stopped_for_a_while_is_no_signal_to_leave(master: Any, backend: int, wait_for: Any) -> None:
+    one = master(backend)
+    wait_for(lambda: one.ask()["ready"] == 2)
+    for _ in range(5):
+        os.kill(one.pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        os.kill(one.pid, signal.SIGCONT)
+        wait_for(lambda: one.ask()["age"] < 0.25)
+    os.kill(one.pid, signal.SIGTERM)
+    assert one.ask("wait") == 0
+    assert "supervisor stopped" in one.log.read_text()
+
+
 def test_leaves_when_the_master_is_gone(master: Any, backend: int, wait_for: Any) -> None:
     one = master(backend)
     wait_for(lambda: one.ask()["ready"] == 2)

@@ -2,7 +2,12 @@
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
+
+import puerta
+from puerta.process.reload import newest_code
 from tests.harness import free_port, is_listening, wait_for
 from tests.process.server import Fakes, Make, config
 from tests.process.test_respawn import Callers
@@ -146,3 +151,13 @@ def test_lingering_workers_of_the_old_generation_are_killed_at_the_limit(make: M
         reload(server, "reloaded: generation 2 is up")
         server.wait_log(rf"worker 0 \({old}\) did not go in time: killed")
         wait_for(lambda: server.generations() == {2}, "the new one serves")
+
+
+def test_files_that_vanish_while_they_are_looked_at_are_no_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As when a reload meets an installer at work, or an editor's lock."""
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / ".#lock.py").symlink_to("nobody@nowhere.1")
+    monkeypatch.setattr(puerta, "__file__", str(tmp_path / "__init__.py"))
+    assert newest_code() == (tmp_path / "__init__.py").stat().st_mtime

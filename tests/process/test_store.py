@@ -10,7 +10,7 @@ import pytest
 from puerta.errors import BootError
 from puerta.process import store
 from puerta.process.store import Store, find_program
-from tests.harness import ask
+from tests.harness import ask, wait_for
 from tests.process.server import Fakes, Make
 
 EMBEDDED = "store: {url: embedded}"
@@ -55,6 +55,27 @@ def test_a_reload_leaves_it_alone(make: Make) -> None:
         server.signal(signal.SIGHUP)
         server.wait_log("reloaded: generation 2")
         assert server.child("store") == before
+
+
+def test_a_reload_that_is_taken_back_leaves_it_alone(make: Make) -> None:
+    """It keeps the generation it was born with, and is no stray of a later one."""
+    with make(extra=EMBEDDED) as server:
+        before = server.child("store")
+        server.signal(signal.SIGHUP)
+        server.wait_log("reloaded: generation 2")
+        cause = server.tell("slow", 1)
+        server.signal(signal.SIGHUP)
+        server.wait_log(r"worker 0 \(\d+\) is up, generation 3")
+        successor = wait_for(lambda: server.workers()[1][1:], "the successor of seat 1 was started")[0]
+        cause.unlink()
+        os.kill(successor, signal.SIGKILL)
+        server.wait_log("reload failed: worker 1 of generation 3 ended before it was ready")
+        server.wait_log(r"worker 0 \(\d+\) is up, generation 2", 2)
+        wait_for(lambda: server.generations() == {2}, "all are back")
+        assert server.child("store") == before
+        assert command(server, "PING").startswith(b"+PONG")
+        server.signal(signal.SIGHUP)
+        server.wait_log("reloaded: generation 4")
 
 
 def test_it_does_not_outlive_the_master(make: Make) -> None:
