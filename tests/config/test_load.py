@@ -173,6 +173,11 @@ BAD: dict[str, tuple[str, str, str]] = {
     "port 0": (ROUTE.replace("27017", "0"), "4:13: routes[0].listen: ", "1 to 65535"),
     "ipv4": (ROUTE.replace("127.0.0.1:27101", "300.1.1.1:1"), "6:19: routes[0].backends[0].address: ", "IPv4"),
     "ipv6 without brackets": (ROUTE.replace("127.0.0.1:27017", "::1:80"), "4:13: routes[0].listen: ", "brackets"),
+    "ipv6 zone": (
+        ROUTE.replace("127.0.0.1:27101", '"[fe80::1%eth0]:1"'),
+        "6:19: routes[0].backends[0].address: ",
+        "zone",
+    ),
     "every interface": (ROUTE.replace("127.0.0.1:27017", "'*:80'"), "4:13: routes[0].listen: ", "write 0.0.0.0:PORT"),
     "unix path too long": (
         ROUTE.replace("127.0.0.1:27017", "unix:/" + "x" * 107),
