@@ -30,6 +30,7 @@ COMPILED = [
     "puerta/proxy/redis_cluster.py",
     "puerta/proxy/redis_upkeep.py",
     "puerta/proxy/redis_gather.py",
+    "puerta/proxy/redis_keyed.py",
     "puerta/proxy/redis_scatter.py",
     "puerta/proxy/redis_session.py",
 ]

@@ -15,6 +15,7 @@ cdef class Scan:
     cdef public Py_ssize_t left
     cdef public Py_ssize_t length
     cdef public Py_ssize_t run
+    cdef public Py_ssize_t searched
     cdef Shape shape
     cdef Spans spans
     @cython.locals(at=cython.Py_ssize_t, left=cython.Py_ssize_t, size=cython.Py_ssize_t, stop=cython.Py_ssize_t, kind=cython.uchar, fresh=cython.bint)

@@ -45,16 +45,16 @@ class Scan:
     """The search for the ends of replies. `at` is how far it got from the reply's first byte, `left` the values still due.
 
     It begins anew after each reply that is COMPLETE. Its length then is `length`, and so many of the same shape follow one
-    another, with this one: `run`.
+    another, with this one: `run`. Up to `searched` there is no end of the line at `at`.
     """
 
     if not cython.compiled:
-        __slots__ = ("at", "left", "length", "run", "shape", "spans")
+        __slots__ = ("at", "left", "length", "run", "searched", "shape", "spans")
 
     def __init__(self) -> None:
         self.shape = Shape()
         self.spans = Spans()
-        self.at = self.length = 0
+        self.at = self.length = self.searched = 0
         self.left = self.run = 1
 
     def advance(self, data: bytes | bytearray, start: int, end: int) -> int:
@@ -73,8 +73,9 @@ class Scan:
             if at >= end:
                 break
             kind = data[at]
-            stop = line_end(data, at + 1, end)
+            stop = line_end(data, max(at + 1, start + self.searched), end)
             if stop < 0:
+                self.searched = end - 1 - start
                 break
             if kind == 36 or kind == 61 or kind == 33:  # $ = !
                 size = number(data, at + 1, stop)
@@ -110,7 +111,7 @@ class Scan:
             self.at = at - start
             self.left = left
             return MORE
-        self.at = 0
+        self.at = self.searched = 0
         self.left = 1
         self.length = at - start
         if fresh:
@@ -174,6 +175,7 @@ def elements(reply: bytes) -> list[bytes]:
     while at < len(reply):
         if scan.advance(data, at, len(reply)) != COMPLETE:
             raise ProtocolError("resp", "an aggregate whose values are not complete")
-        found.append(reply[at : at + scan.length])
-        at += scan.length
+        for _ in range(scan.run):
+            found.append(reply[at : at + scan.length])
+            at += scan.length
     return found

@@ -50,6 +50,7 @@ cdef class Caller(Channel):
     cdef public double active
     cdef public double first_byte
     cdef int enqueue(self, Call call) except -1
+    cpdef reply(self, bytes data)
     cdef int answered(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cdef int hold(self, Py_ssize_t length) except -1
     cdef int stream(self, Call call, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1

@@ -125,6 +125,12 @@ class Caller(Channel):
         call.muted = self.silent
         self.enqueue(call)
 
+    def reply(self, data: bytes) -> None:
+        """Answer the command that is being taken now, in its turn."""
+        call = new_call(self, None, -1, False, self.loop.now)
+        self.enqueue_call(call)
+        self.answer(call, data)
+
     def answered(self, call: Call, data: Any, start: int, length: int) -> int:
         """The reply data[start:start+length] of a call has come. At the head of the queue it goes straight out."""
         call.done = True

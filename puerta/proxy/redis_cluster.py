@@ -233,7 +233,7 @@ class Cluster:
             self.route.count_redis("pinned_pool", 1)
         else:
             self.connections.discard(upstream)
-            upstream.close()
+            upstream.abandon()
 
     # -- layout
 
@@ -328,5 +328,5 @@ class Cluster:
 
     def close(self) -> None:
         for upstream in list(self.connections):
-            upstream.close()
+            upstream.abandon()
         self.connections.clear()

@@ -114,6 +114,8 @@ def hello(session: Any, spec: Any, arguments: list[bytes]) -> bytes:
         return b"-ERR Protocol version is not an integer or out of range\r\n"
     if version not in (2, 3):
         return b"-NOPROTO unsupported protocol version\r\n"
+    if version != session.protocol and state.transaction is not None and state.transaction.watching is not None:
+        return b"-ERR HELLO can't change the protocol while keys are watched through Puerta\r\n"
     trusted, name, problem = hello_options(session, arguments[2:])
     if problem:
         return problem

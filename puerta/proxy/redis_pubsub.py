@@ -90,6 +90,7 @@ class Subscriptions:
         if self.counts[place] or len(asked) != 1 or isinstance(asked[0], bytes):
             self.session.end("backend_reset")
         else:
+            self.let_go(place, False)
             asked[0].finish(unavailable(self.session, asked[0].slot, None))
 
     def refused(self, place: Any, first: "Change | bytes | None", data: bytes) -> None:
@@ -150,8 +151,7 @@ class Subscriptions:
             self.let_out()
 
     def let_out(self) -> None:
-        held, self.held = self.held, []
-        self.held_size = 0
+        held, self.held, self.held_size = self.held, [], 0
         for data in held:
             self.session.push(data)
 
@@ -174,7 +174,7 @@ class Subscriptions:
     def let_go(self, place: Any, clean: bool) -> None:
         upstream = self.upstreams.pop(place)
         del self.counts[place], self.asked[place]
-        upstream.pushes = None
+        upstream.pushes = lambda data: None  # a last message may be on its way
         cluster = self.session.cluster
         cluster.schedule(0, lambda: cluster.give_back(upstream, clean))
 

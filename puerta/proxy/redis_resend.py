@@ -35,7 +35,6 @@ LAYOUT_SECONDS = 0.1
 
 TOO_MANY = b"-ERR too many cluster redirections\r\n"
 UNKNOWN_NODE = b"-CLUSTERDOWN the slot's node is not known yet\r\n"
-LATER = (b"-CLUSTERDOWN ", b"-LOADING ", b"-MASTERDOWN ", b"-READONLY ", b"-TRYAGAIN ")
 
 
 def pause(attempts: int) -> float:
@@ -61,19 +60,16 @@ class Resender:
     # -- why a call is sent again
 
     def refused(self, upstream: Any, call: Any, line: bytes, request: bytes) -> None:
-        """A node answered by an error that may say that it did not execute the call."""
+        """A node answered by an error that says that it did not execute the call."""
         cluster = self.cluster
         if line.startswith((b"-MOVED ", b"-ASK ")):
             self.redirect(upstream, call, line, request)
-        elif line.startswith(LATER):
+        else:
             cluster.route.count_redis("tryagain" if line.startswith(b"-TRYAGAIN ") else "refresh_wanted", 1)
             session = call.caller
             self.later(call, request, upstream.protocol, line)
             if call.attempts == 1:
                 self.doubt(call, session, call.slot, line)
-        else:
-            cluster.measure(call)
-            self.failed(call, line)
 
     def redirect(self, upstream: Any, call: Any, line: bytes, request: bytes) -> None:
         """MOVED teaches us where the slot is; ASK is for this call alone. Only nodes that the layout lists are believed in:

@@ -1,11 +1,11 @@
 cimport cython
 from puerta.protocol.request cimport Request
 from puerta.protocol.spec cimport Spec
-from puerta.protocol.span cimport NameIndex, Spans, key_slot
+from puerta.protocol.span cimport NameIndex, Spans
+from puerta.proxy.redis_caller cimport Call, Caller
 from puerta.proxy.redis_cluster cimport Cluster
-from puerta.proxy.redis_caller cimport Call, Caller, new_call
+from puerta.proxy.redis_keyed cimport SPLIT, forward_run, usual
 from puerta.proxy.redis_scatter cimport scatter
-from puerta.proxy.redis_upstream cimport Upstream
 from puerta.reactor.native cimport Buffer
 from puerta.reactor.relay cimport Meter
 
@@ -21,10 +21,6 @@ cdef enum:
     MORE = 0
     COMPLETE = 1
     INLINE = 2
-
-cdef enum:
-    KEYED = 0
-    SPLIT = 1
 
 
 cdef class RedisSession(Caller):
@@ -55,22 +51,12 @@ cdef class RedisSession(Caller):
     cdef int consume(self, Buffer buffer) except -1
     @cython.locals(request=Request, status=cython.int, at=cython.Py_ssize_t, length=cython.Py_ssize_t, share=cython.Py_ssize_t, taken=cython.Py_ssize_t)
     cdef int take_commands(self, Buffer buffer) except -1
-    @cython.locals(spec=Spec, arity=cython.Py_ssize_t)
-    cdef Spec usual(self, Spans spans, const unsigned char *data, Py_ssize_t start)
-    @cython.locals(spec=Spec, splits=cython.bint)
+    @cython.locals(spec=Spec)
     cdef Py_ssize_t dispatch(self, Request request, const unsigned char *data, Py_ssize_t start, Py_ssize_t run) except -1
-    @cython.locals(
-        spans=Spans, length=cython.Py_ssize_t, offset=cython.Py_ssize_t, size=cython.Py_ssize_t, taken=cython.Py_ssize_t,
-        slot=cython.int, upstream=Upstream, call=Call,
-    )
-    cdef Py_ssize_t keyed(self, Spec spec, Request request, const unsigned char *data, Py_ssize_t start, Py_ssize_t run) except -1
-    @cython.locals(at=cython.Py_ssize_t, last=cython.Py_ssize_t)
-    cdef bint in_one(self, int slot, Spec spec, Spans spans, const unsigned char *data, Py_ssize_t start)
     @cython.locals(spans=Spans, at=cython.Py_ssize_t, index=cython.Py_ssize_t)
     cdef int command(self, Request request, const unsigned char *data, Py_ssize_t start) except -1
     @cython.locals(call=Call, following=Call)
     cpdef end(self, str reason)
-    cpdef reply(self, bytes data)
     cpdef fence(self)
     cdef int nothing_read(self, Py_ssize_t got) except -1
     cdef bint blocked(self)

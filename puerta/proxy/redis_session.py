@@ -1,9 +1,8 @@
 """A Redis client: takes commands off its socket, sends each where it belongs, and keeps the replies in order.
 
-The usual command has its keys at fixed places, all in one slot, and goes to the shared connection of that slot's node as
-the bytes it came in: that path runs compiled and makes one object, the Call. Of a pipeline of requests that are alike only
-the first is taken apart, and they are sent on together. Everything else (`special` sessions, commands
-that are answered here, taken apart or need a connection of their own) is decided in `redis_commands`, in plain Python.
+The usual command is sent on as it is by `redis_keyed`, or slot by slot by `redis_scatter`: that path runs compiled. Everything
+else (`special` sessions, commands that are answered here, taken apart or need a connection of their own) is decided in
+`redis_commands`, in plain Python.
 
 A session stops taking commands while it is *fenced* (a call was redirected: no later one may overtake it), while too many
 are pending, or while its client does not read. What has been received by then waits in `input`.
@@ -17,10 +16,9 @@ import cython
 
 if not cython.compiled:
     from puerta.protocol.resp import COMPLETE, INLINE, MORE
-    from puerta.protocol.span import key_slot
-    from puerta.protocol.spec import KEYED, SPLIT
-    from puerta.proxy.redis_caller import Call as new_call  # without the call of a function for it
+    from puerta.protocol.spec import SPLIT
     from puerta.proxy.redis_caller import Caller
+    from puerta.proxy.redis_keyed import forward_run, usual
     from puerta.proxy.redis_scatter import scatter
 
     EPOLLIN, EPOLLOUT, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR
@@ -30,7 +28,7 @@ if not cython.compiled:
 
 from puerta import log
 from puerta.protocol import inline, resp
-from puerta.proxy import redis_commands, redis_forward
+from puerta.proxy import redis_commands
 
 READ = cython.declare(cython.Py_ssize_t, 64 << 10)
 TRICKLE = cython.declare(cython.Py_ssize_t, 64 << 10)
@@ -169,6 +167,11 @@ class RedisSession(Caller):
         if got < 0:
             self.end("client_reset")
             return 0
+        if self.input is not None:  # commands may have waited there for room: they count as sent before the end
+            self.resume()
+            if self.closed or self.paused or self.blocked():
+                self.unread = True
+                return 0
         self.ended = True
         answered = self.first is None and (self.out is None or not self.out.size())
         if answered or self.state.waits_alone():
@@ -264,59 +267,17 @@ class RedisSession(Caller):
         0 when the first has to wait (it is then taken again)."""
         spec = request.spec
         if spec is None:
-            spec = request.spec = self.usual(request.spans, data, start)
+            spec = request.spec = usual(self.index, request.spans, data, start)
         if spec is None or self.special:
+            request.most = 1
             return self.command(request, data, start)
-        splits = spec.kind == SPLIT and request.spans.count > 1 + spec.step  # of one key, nothing is to be split
-        if splits and scatter(self, self.cluster, spec, request, data, start):
-            return 1
-        request.most = SHARE
-        return self.keyed(spec, request, data, start, run)
-
-    def usual(self, spans: Any, data: Any, start: int) -> Any:
-        """The row of a command that has its keys at fixed places, and as many arguments as it must; else None."""
-        spec = self.index.find(data, start + spans.offsets[0], spans.lengths[0])
-        if spec is None or spec.first == 0 or (spec.kind != KEYED and spec.kind != SPLIT):
-            return None
-        arity = spec.arity
-        if (arity > 0 and spans.count != arity) or spans.count < -arity:
-            return None
-        if spec.kind == SPLIT and (spans.count - 1) % spec.step:
-            return None
-        return spec
-
-    def keyed(self, spec: Any, request: Any, data: Any, start: int, run: int) -> int:
-        """The usual way: keys at fixed places and in one slot."""
-        spans = request.spans
-        length = request.at
-        offset = spans.offsets[spec.first]
-        size = spans.lengths[spec.first]
-        taken = 0
-        while taken < run and self.pending < self.limit:
-            taken += 1
-            slot = key_slot(data, start + offset, size)
-            if spec.last != spec.first and not self.in_one(slot, spec, spans, data, start):
-                self.reply(redis_forward.CROSSSLOT)
-                break
-            upstream = self.cluster.shared(slot, self.protocol, spec.readonly)
-            if upstream is None or upstream.full():
-                self.reply(redis_forward.unavailable(self, slot, upstream))
-                break
-            call = new_call(self, spec, slot, spec.readonly, self.loop.now)
-            self.enqueue(call)
-            upstream.append(call, data, start, length)
-            start += length
-        return taken
-
-    def in_one(self, slot: int, spec: Any, spans: Any, data: Any, start: int) -> bool:
-        """Whether the keys behind the first are in this slot, too."""
-        last = spec.last if spec.last > 0 else spans.count + spec.last
-        at = spec.first + spec.step
-        while at <= last:
-            if key_slot(data, start + spans.offsets[at], spans.lengths[at]) != slot:
-                return False
-            at += spec.step
-        return True
+        if spec.kind == SPLIT and request.spans.count > 1 + spec.step:  # of one key, nothing is to be split
+            if scatter(self, self.cluster, spec, request, data, start):
+                return 1
+            run = 1  # these keys are in one slot: that says nothing of those of the next request
+        else:
+            request.most = SHARE
+        return forward_run(self, self.cluster, spec, request, data, start, min(run, self.limit - self.pending))
 
     def command(self, request: Any, data: Any, start: int) -> int:
         """Every other way: with the arguments as Python objects."""
@@ -339,15 +300,6 @@ class RedisSession(Caller):
             self.commands += 1
             self.taken.total += 1
         return bool(taken)
-
-    # -- replies made here
-
-    def reply(self, data: bytes) -> None:
-        """Answer the command that is being taken now, in its turn."""
-        call = new_call(self, None, -1, False, self.loop.now)
-        call.muted = self.silent
-        self.enqueue(call)
-        self.answer(call, data)
 
     def protocol_error(self, text: bytes) -> None:
         """As the server does: the replies that are due, the error, and the end."""

@@ -13,6 +13,10 @@ from puerta.proxy.redis_forward import CROSSSLOT, slot_for
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
 TOO_LARGE = b"-ERR the transaction is larger than Puerta may hold (limits.buffer)\r\n"
+MOST_COMMANDS = 16384
+"""Of one transaction: EXEC puts all of them on a connection that others share."""
+
+TOO_MANY = b"-ERR the transaction has more commands than Puerta takes (%d)\r\n" % MOST_COMMANDS
 OVERHEAD = 64
 """Bytes that a queued command counts for besides its own."""
 
@@ -66,6 +70,8 @@ class Transaction:
             self.size += sum(map(len, arguments)) + OVERHEAD
             if self.size > self.session.most:
                 problem = TOO_LARGE
+            elif len(self.commands) >= MOST_COMMANDS:
+                problem = TOO_MANY
         if problem:
             self.spoil()
             return problem

@@ -68,12 +68,14 @@ cdef class Upstream(Channel):
     cpdef flush(self)
     cpdef on_sent(self, Py_ssize_t sent)
     cpdef close(self)
+    @cython.locals(call=Call, following=Call)
+    cpdef abandon(self)
     @cython.locals(room=cython.Py_ssize_t, got=cython.Py_ssize_t, _turn=cython.int)
     cdef int read(self) except -1
     @cython.locals(buffer=Buffer, status=cython.int, at=cython.Py_ssize_t, length=cython.Py_ssize_t, taken=cython.Py_ssize_t)
     cdef int parse(self) except -1
     cdef int drop(self, Call call) except -1
-    @cython.locals(call=Call, letter=cython.uchar)
+    @cython.locals(call=Call, line=bytes)
     cdef int refused(self, const unsigned char *data, Py_ssize_t start, Py_ssize_t length) except -1
     cpdef overflow(self)
     cpdef wait_for(self, Caller caller)

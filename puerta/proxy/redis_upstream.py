@@ -25,6 +25,7 @@ if not cython.compiled:
     AGAIN = -errno.EAGAIN
 
 from puerta.proxy.redis_caller import RAW, TOO_LARGE
+from puerta.proxy.redis_forward import NOT_EXECUTED
 from puerta.reactor import native
 
 READ = cython.declare(cython.Py_ssize_t, 64 << 10)
@@ -167,6 +168,16 @@ class Upstream(Channel):
         self.letter = None
         Channel.close(self)
 
+    def abandon(self) -> None:
+        """Close, and let go of the calls in flight, which nobody waits for: one by one, for a chain of a million would be freed
+        by as many nested calls."""
+        self.close()
+        call, self.first, self.last = self.first, None, None
+        while call is not None:
+            following = call.after
+            call.after = None
+            call = following
+
     # -- replies
 
     def on_event(self, events: int) -> None:
@@ -288,11 +299,9 @@ class Upstream(Channel):
         call = self.first
         if not self.shared or call.slot == RAW or call.caller is None:
             return 0
-        letter = data[start + 1]
-        # MOVED and MASTERDOWN, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, READONLY
-        if not (letter == 77 or letter == 65 or letter == 84 or letter == 67 or letter == 76 or letter == 82):
-            return 0
         line = bytes(data[start : start + length])
+        if not line.startswith(NOT_EXECUTED):
+            return 0
         request = self.log.peek(0, call.length)
         self.drop(call)
         self.log.skip(0)
@@ -303,12 +312,10 @@ class Upstream(Channel):
         """The oldest call's reply is long and still arriving: pass on what is there if its client waits for just this."""
         buffer = self.input
         call = self.first
-        if call is None or call.gather is not None:
+        if call is None or call.gather is not None or (not self.forwarded and buffer.data[buffer.start] == 62):  # '>'
             return 0
         caller = None if call.muted else call.caller
-        if caller is not None and (
-            caller.first is not call or (not self.forwarded and buffer.data[buffer.start] == 62)
-        ):
+        if caller is not None and caller.first is not call:
             return 0
         size = buffer.end - buffer.start
         last = self.scan.at - self.forwarded  # as far as the frame was understood; what is behind it is looked at again
@@ -332,16 +339,17 @@ class Upstream(Channel):
         return 0
 
     def overflow(self) -> None:
-        """A reply that can't go out yet has outgrown what may be held: its client must go, and the rest is discarded."""
+        """A reply that can't go out yet has outgrown what may be held: its client must go, and the rest is discarded; if it
+        can't even be discarded, as a line without an end, the connection must go."""
         call = self.first
-        if call is None:
-            self.cluster.upstream_lost(self, errno.EMSGSIZE)
-        elif call.gather is not None:
+        if call is not None and call.gather is not None:
             gather, call.gather = call.gather, None
             call.caller = None
             gather.leg_answered(call, TOO_LARGE)
-        elif call.caller is not None:
+        elif call is not None and call.caller is not None:
             call.caller.overflow()
+        else:
+            self.cluster.upstream_lost(self, errno.EMSGSIZE)
 
     # -- slow clients
 

@@ -262,3 +262,11 @@ def test_general_questions(wire: Wire, other: Wire) -> None:
     for section in ("server", "clients", "replication", "cluster", "everything"):
         assert wire.ask("INFO", section) != b"$0\r\n\r\n"
     assert wire.ask("WAIT", "0", "0") == b":0\r\n"
+
+
+def test_a_pipeline_of_which_some_have_their_keys_in_one_slot(wire: Wire, other: Wire) -> None:
+    """Requests that look alike, a run of which has been in one slot for long: the next one is taken apart all the same."""
+    for name, rest in (("DEL", ()), ("UNLINK", ()), ("EXISTS", ()), ("MGET", ()), ("MSET", ("x",))):
+        together = (name, *(part for key in ("{a}1", "{a}2") for part in (key, *rest)))
+        apart = (name, *(part for key in ("{a}1", "{b}2") for part in (key, *rest)))
+        same(wire, other, *[together] * 300, apart, together, apart)

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from playground.servers import Valkey
 from puerta.protocol import inline, resp
 from tests.redis.conftest import PASSWORD, Front
-from tests.redis.wire import Wire, request
+from tests.redis.wire import Wire, decoded, request
 
 pytestmark = pytest.mark.dataplane
 
@@ -173,3 +174,12 @@ def test_keys_and_values_longer_than_any_buffer(front: Front) -> None:
         assert wire.pipeline([("SET", key, value), ("STRLEN", key), ("GET", key), ("DEL", key), ("MGET", key, "b")]) == [
             b"+OK\r\n", b":3000000\r\n", resp.bulk(value), b":1\r\n", b"*2\r\n$-1\r\n$-1\r\n"
         ]  # fmt: skip
+
+
+def test_patterns_that_take_long_to_understand_are_refused(wire: Wire) -> None:
+    """A megabyte of them would occupy the worker for seconds."""
+    for patterns in (["ab" * 500_000], ["x"] * 100_000):
+        began = time.monotonic()
+        assert wire.ask("CONFIG", "GET", *patterns).startswith(b"-ERR the patterns are longer than Puerta takes")
+        assert time.monotonic() - began < 1.0
+    assert decoded(wire.ask("CONFIG", "GET", "max*", "s[a-b]ve")) == [b"maxmemory", b"0", b"save", b""]

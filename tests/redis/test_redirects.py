@@ -251,3 +251,14 @@ def test_a_thousand_redirections_at_once_are_one_reason_to_look(calm: Stage) -> 
     assert one.info()["redirects_moved"] >= 100
     time.sleep(0.5)
     assert 1 <= nodes[2].looks - before <= 3
+
+
+@pytest.mark.dataplane
+def test_an_error_of_the_call_s_own_is_not_that_of_those_behind_it(calm: Stage) -> None:
+    """Both were redirected, so that the second waits for the first, which is then answered by an error."""
+    one, nodes = calm, calm.nodes
+    key = next(nodes.keys(0))
+    nodes[0].script = always(lambda key: moved(key, nodes[1]), key, b"return 1")
+    nodes[1].script = lambda peer, words: b"-LOCKED by a script\r\n" if words[0] == b"GETSET" else None
+    assert one.connect().pipeline([("GETSET", key, "a"), ("SET", key, "b")]) == [b"-LOCKED by a script\r\n", b"+OK\r\n"]
+    assert nodes.memory[key] == b"b"

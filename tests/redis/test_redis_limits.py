@@ -250,6 +250,22 @@ def test_what_must_be_put_together_is_bounded(front: Front) -> None:
 PARTIAL = b"*3\r\n$3\r\nSET\r\n$4\r\nslow\r\n$100\r\n"
 
 
+def test_a_line_without_an_end_is_bounded(front: Front, others: None) -> None:
+    """It can't be passed on as it comes, as a value can: its client goes, and when nobody waits for it, its connection."""
+    memory = Memory(front, settled=True)
+    before = closed(front, "narrow").get("output_limit", 0)
+    for _ in range(3):
+        with Wire(front.port("narrow")) as wire:
+            wire.send(request("EVAL", "return redis.status_reply(string.rep('x', 150000000))", "0"))
+            memory.stays_below(SLACK, 1.0)
+            assert wire.rest() == b""
+    front.counted("narrow", output_limit=before + 3)
+    with Wire(front.port("narrow")) as wire:
+        assert wire.ask("PING") == b"+PONG\r\n"
+        wire.send(request("EVAL", "return redis.status_reply(string.rep('x', 100000))", "0"))
+        assert wire.frame() == b"+%b\r\n" % (b"x" * 100000)
+
+
 def test_2000_clients_that_send_a_byte_now_and_then(front: Front, others: None) -> None:
     memory = Memory(front)
     with clients(front, "open", 2000) as slow:

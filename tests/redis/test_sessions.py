@@ -4,6 +4,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -359,3 +360,22 @@ def test_many_clients_at_once_each_get_their_own(connect: Connect) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_half_closed_clients_that_read_slowly_get_all_replies(connect: Connect) -> None:
+    """What they sent is executed to the end, though it had to wait in Puerta for them to take what is before it."""
+    with connect() as writer:
+        writer.ask("SET", "large", "x" * 20_000)
+    for count in range(1, 6):
+        wire = connect()
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        wire.send(request("GET", "large") * 2000 + request("INCR", "counter"))
+        wire.socket.shutdown(socket.SHUT_WR)
+        size = 0
+        while chunk := wire.socket.recv(8 << 10):
+            size += len(chunk)
+            if size % (1 << 20) < 8 << 10:
+                time.sleep(0.002)
+            last = chunk
+        assert size == 2000 * len(b"$20000\r\n\r\n") + 2000 * 20_000 + len(b":1\r\n")
+        assert last.endswith(b"\r\n:%d\r\n" % count)

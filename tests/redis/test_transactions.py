@@ -256,3 +256,22 @@ def test_a_watched_key_whose_slot_moves_has_changed(connect: Connect, front: Fro
     assert wire.pipeline([("MULTI",), ("INCR", "{watched}"), ("EXEC",)])[-1] == b"*-1\r\n"
     again = [("WATCH", "{watched}"), ("MULTI",), ("INCR", "{watched}"), ("EXEC",)]
     assert wire.pipeline(again)[-1] == b"*1\r\n:2\r\n"
+
+
+def test_a_transaction_of_too_many_commands_is_refused(wire: Wire) -> None:
+    """They would all be put on a connection that others share, at once."""
+    wire.ask("MULTI")
+    assert set(wire.pipeline([("PING",)] * 16384)) == {b"+QUEUED\r\n"}
+    assert wire.ask("PING").startswith(b"-ERR the transaction has more commands than Puerta takes (16384)")
+    assert wire.ask("EXEC").startswith(b"-EXECABORT")
+    assert wire.ask("PING") == b"+PONG\r\n"
+
+
+def test_the_protocol_stays_while_keys_are_watched(wire: Wire) -> None:
+    """The connection that watches them speaks one of them only."""
+    wire.ask("HELLO", 3)
+    wire.ask("WATCH", "k")
+    assert wire.ask("HELLO", 2).startswith(b"-ERR HELLO can't change the protocol")
+    wire.ask("HELLO", 3)
+    wire.ask("UNWATCH")
+    assert not wire.ask("HELLO", 2).startswith(b"-")
