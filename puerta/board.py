@@ -77,7 +77,7 @@ FOUND = ("hit", "claimed", "moved", "hash", "none")
 """How a client's backend was found: in the worker's LRU, claimed in the store, moved there, by the hash alone, no affinity."""
 
 ROUTE = (
-    "connections", "connections_total", "bytes_in", "bytes_out", "commands_total", "buffered_bytes",
+    "connections", "connections_total", "bytes_in", "bytes_out", "commands_total",
     *("closed_" + reason for reason in CLOSE_REASONS),
     *("found_" + found for found in FOUND),
 )  # fmt: skip
@@ -92,7 +92,7 @@ NODE = (*BACKEND, "lost", "in_flight", "commands_total", "errors", "timeouts")
 """Of a Redis node: also connections that were lost, calls in flight, requests sent, error replies, calls not answered in time."""
 
 GAUGES = frozenset({
-    "connections", "buffered_bytes", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns", "batch",
+    "connections", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns", "batch",
     "upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3", "in_flight",
 })  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""

@@ -61,18 +61,21 @@ class ReopeningHandler(logging.StreamHandler[Any]):
     def __init__(self, path: str | None, all_of_it: bool) -> None:
         self.path, self.all_of_it = path, all_of_it
         super().__init__(self._open())
+        self._take_all()
 
     def _open(self) -> Any:
         if self.path is None:
             return sys.stderr
-        stream = open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
-        if self.all_of_it:
-            os.dup2(stream.fileno(), 2)
-        return stream
+        return open(self.path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
+
+    def _take_all(self) -> None:
+        if self.all_of_it and self.path is not None:
+            os.dup2(self.stream.fileno(), 2)
 
     def reopen(self) -> None:
         if self.path is not None:
             old, self.stream = self.stream, self._open()
+            self._take_all()
             old.close()
 
     def write(self, text: str) -> None:

@@ -109,7 +109,6 @@ class BoardCollector(Collector):
         yield gauge("puerta_listener_connections", "Open client connections.", label, by_route("connections"))
         yield counter("puerta_listener_connections", "Client connections taken.", label, by_route("connections_total"))
         yield counter("puerta_commands", "Client commands served.", label, by_route("commands_total"))
-        yield gauge("puerta_buffered_bytes", "Bytes held for slow readers.", label, by_route("buffered_bytes"))
         yield counter(
             "puerta_bytes", "Payload bytes; `in` is from clients to backends.", ("route", "direction"),
             [

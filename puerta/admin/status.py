@@ -115,7 +115,6 @@ def counters(board: Board, route: AnyRoute) -> dict[str, Any]:
         "bytes_in": table.sum("bytes_in"),
         "bytes_out": table.sum("bytes_out"),
         "commands_total": table.sum("commands_total"),
-        "buffered_bytes": table.sum("buffered_bytes"),
         "closed": {reason: table.sum("closed_" + reason) for reason in CLOSE_REASONS},
         "found": {found: table.sum("found_" + found) for found in FOUND},
     }

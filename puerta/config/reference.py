@@ -16,8 +16,9 @@ comments is [etc/puerta.yaml](../etc/puerta.yaml).
 `FILE:LINE:COL: path.to.key: what is wrong (what to do)`. `--print-config` prints the effective configuration: every key
 with its value, secrets as `***`.
 
-**Reload**: HUP takes a change of the keys marked *yes* while connections go on. A change of the others is named in the
-log and waits for a restart.
+**Reload**: HUP takes a change of the keys marked *yes*. Every seat is handed to a new worker, and the connections of the old
+one drain: idle ones of MongoDB and Redis clients are closed little by little, what is left after `stop_timeout` is closed then. A
+reload that changes any other key is refused as a whole and names it: put the old value back, or restart.
 
 ## Values
 
@@ -29,11 +30,11 @@ log and waits for a restart.
 | network | `10.0.0.0/8`, `fd00::/8`, or a single address |
 | secret | text that is never shown: not in errors, logs, `--print-config` or the admin interface |
 | size | a number and a unit: `512B`, `64KiB`, `16MiB`, `1GiB` |
-| a default of `~` | off; so is a key without a value |
+| a default of `~` | off; such a key may be left without a value |
 
 Where a kind says "or a list", one value may stand without its brackets. A key that holds a mapping may be left empty:
-its keys have their defaults. Anchors and aliases work; merge keys (`<<`) and tags (`!x`) are refused. A file has 1 MiB,
-100,000 keys and values, and 16 levels at most.
+its keys have their defaults. Anchors and aliases work; merge keys (`<<`) and tags (`!x`) are refused. A file may have
+1 MiB, 100,000 keys and values, and 16 levels at most.
 
 ## Expansion
 

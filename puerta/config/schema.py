@@ -99,13 +99,13 @@ class Store:
     url: str = option(
         STORE_URL,
         "Where session affinity and health are shared by every worker on every machine. "
-        "`embedded` runs a private Valkey or Redis as a child; else redis://, rediss:// or unix://.",
+        "`embedded` runs a private Valkey or Redis as a child, and needs its program; else redis://, rediss:// or unix://.",
         "embedded",
         reload=False,
     )
     namespace: str = option(NAME, "Prefix of every key in the store.", "puerta", reload=False)
     timeout: float = option(
-        duration(0.001, 10), "Budget of one look-up; beyond it the rendezvous hash decides alone.", 0.05
+        duration(0.001, 10), "Budget of one exchange; beyond it the rendezvous hash decides alone.", 0.05
     )
 
 
@@ -179,7 +179,9 @@ class Limits:
         duration(1, 30 * 86400), "Close after this long without a byte in either direction; ~ = never.", None
     )
     buffer: int = option(
-        size(4 << 10, 64 << 20), "Bytes held for a slow reader, per direction; then the sender waits.", 512 << 10
+        size(4 << 10, 64 << 20),
+        "Bytes held for a slow reader, per direction; then the sender waits. More than the default acts as the default.",
+        512 << 10,
     )
 
 
@@ -220,7 +222,9 @@ class RedisLimits:
         "Commands of one client in flight; then it is read no further until one is answered.",
         1024,
     )
-    buffer: int = option(size(64 << 10, 1 << 30), "Bytes held for one client at most.", 64 << 20)
+    buffer: int = option(
+        size(64 << 10, 1 << 30), "Bytes held for one client, or for one connection to a node.", 64 << 20
+    )
     idle_timeout: float | None = option(
         duration(1, 30 * 86400), "Close after this long without a command; ~ = never.", None
     )
@@ -259,7 +263,7 @@ class TcpRoute(BaseRoute):
     slow_start: float = option(
         duration(0, 3600), "A backend that came up gets its full share only after this long.", 0.0
     )
-    limits: Limits = section(Limits, "Bounds; each is counted when it strikes.")
+    limits: Limits = section(Limits, "Bounds of what clients may cost.")
     proxy_protocol: ProxyProtocol = section(ProxyProtocol, "PROXY protocol v1 and v2, in and out.")
 
 
@@ -295,7 +299,7 @@ class RedisRoute(BaseRoute):
         duration(1, 3600), "Interval of looks at a healthy cluster's layout; a doubt brings the next one forward.", 30.0
     )
     health: Checks = section(Checks, "How nodes are checked.")
-    limits: RedisLimits = section(RedisLimits, "Bounds; each is counted when it strikes.")
+    limits: RedisLimits = section(RedisLimits, "Bounds of what clients may cost.")
     proxy_protocol: Accept = section(Accept, "PROXY protocol v1 and v2, from clients.")
 
 
@@ -328,7 +332,7 @@ class Config:
     stop_timeout: float = option(
         duration(0, 86400), "TERM and a reload drain this long, then close what is left.", 30.0
     )
-    upgrade_timeout: float = option(duration(1, 86400), "A new binary must be ready within this time.", 60.0)
+    upgrade_timeout: float = option(duration(1, 86400), "Reserved: USR2 is not available in this version.", 60.0)
     store: Store = section(Store, "Session affinity and health, shared.")
     admin: Admin = section(Admin, "How operators look in.")
     log: Log = section(Log, "What is written, and how.")

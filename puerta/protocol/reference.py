@@ -25,6 +25,7 @@ are learned from its nodes while it runs.
 | asks one master | as it is the same on all of them, or for that one alone |
 | answers | no node is asked |
 | uses a connection of the client's own | taken from a pool, given back clean |
+| gathers a transaction | kept until EXEC, then sent to the keys' node in one piece, over a connection that clients share |
 | refuses | an error says why |
 
 **Keys** are the places of the arguments that decide on the node; 0 is the command's name, -1 the last argument. All keys of
@@ -33,8 +34,8 @@ from a node.
 
 **A command that is not here** but that a node lists is forwarded by its keys as the server describes them; one that waits gets
 a connection of its own; one without keys is forwarded to any node when it only reads. Everything else, and what the server
-marks as administrative, is refused. A command that is here stays as it is here, but that it may take more arguments and
-get more subcommands. The table takes 2,000 commands at most.
+marks as administrative, is refused. A command that is here stays as it is described, but it may come to take more arguments
+and to have more subcommands. The table takes 2,000 commands at most.
 
 Wrong numbers of arguments and unknown commands are answered by Puerta in the server's words.
 """
@@ -44,6 +45,10 @@ _BY_KIND = {
     PINNED: "uses a connection of the client's own",
     SPLIT: "asks every master",
 }
+
+
+_TRANSACTION = frozenset({b"multi", b"exec", b"discard", b"unwatch"})
+"""Of the pinned ones, those that are so for WATCH alone."""
 
 
 def reference() -> str:
@@ -78,6 +83,8 @@ def _action(spec: Spec, policy: Policy) -> str:
         return "splits by slot"
     if policy.aggregate == ONE:
         return "asks one master"
+    if spec.handler in _TRANSACTION:
+        return "gathers a transaction"
     return _BY_KIND.get(policy.kind, "refuses")
 
 
