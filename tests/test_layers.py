@@ -31,13 +31,14 @@ LONGER = {
 """The modules that are allowed more, and how much: the list may get shorter."""
 
 
-BASE = frozenset({"errors", "blob", "board", "config", "log", "role"})
+BASE = frozenset({"errors", "blob", "board", "config", "log", "resolve", "role"})
 """What everybody above the protocols may use."""
 
 ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "log": frozenset(),
     "pure": frozenset(),
+    "resolve": frozenset(),
     "blob": frozenset({"errors"}),
     "board": frozenset({"errors", "blob"}),
     "config": frozenset({"errors"}),

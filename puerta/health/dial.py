@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from puerta.config.schema import Address
+from puerta.resolve import lowest
 
 PROXY_LOCAL = {
     "v1": b"PROXY UNKNOWN\r\n",
@@ -75,7 +76,7 @@ class Bounded:
 def connect(address: Address, timeout: float) -> socket.socket:
     """A connected stream socket whose every call is bound by `timeout` seconds. Raises OSError."""
     if not address.path:
-        return socket.create_connection((address.host, address.port), timeout)
+        return socket.create_connection((lowest(address.host), address.port), timeout)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made.settimeout(timeout)

@@ -28,6 +28,7 @@ from pymongo.monitoring import (
 
 from puerta.config.schema import Address
 from puerta.health.dial import PROXY_LOCAL, Result, connect, words
+from puerta.resolve import lowest
 
 APPLICATION = "puerta-health"
 SHUTDOWN_IN_PROGRESS = 91
@@ -180,8 +181,10 @@ class BareHelloCheck:
 
 
 def uri(address: Address) -> str:
-    """The address as pymongo takes it."""
-    return f"mongodb://{quote_plus(address.path)}" if address.path else f"mongodb://{address}"
+    """The address as pymongo takes it. Raises OSError for a name that can't be resolved."""
+    if address.path:
+        return f"mongodb://{quote_plus(address.path)}"
+    return f"mongodb://{Address(lowest(address.host), address.port)}"
 
 
 def code_of(error: BaseException) -> object:

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from puerta.config.schema import Address, Auth
 from puerta.health import views
 from puerta.health.dial import ERROR_LENGTH, Bounded, Result, words
+from puerta.resolve import lowest
 
 NAME = "puerta-health"
 
@@ -161,7 +162,7 @@ class RedisCheck:
 
     def _connect(self) -> Any:
         connection: Any = Connection(  # type: ignore[no-untyped-call]
-            host=self.address.host,
+            host=lowest(self.address.host),
             port=self.address.port,
             username=self.auth.username,
             password=self.auth.password,

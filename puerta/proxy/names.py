@@ -1,15 +1,14 @@
 """Host names to addresses, ahead of their use: a worker's sessions never wait for a resolver.
 
-A name that can't be resolved now keeps its last address. Of several addresses the lowest is taken, so that every worker
-takes the same one.
+A name that can't be resolved now keeps its last address.
 """
 
 import ipaddress
-import socket
 
 import gevent
 
 from puerta import log
+from puerta.resolve import lowest
 
 REFRESH_SECONDS = 30.0
 BOOT_SECONDS = 5.0
@@ -35,14 +34,13 @@ class Names:
 
     def look_up(self, host: str) -> None:
         try:
-            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = lowest(host)
         except OSError as error:
             log.logger.warning("%s: cannot resolve: %s", host, error)
             return
-        lowest = min(str(entry[4][0]) for entry in answers)
-        if self.known.get(host) != lowest:
-            self.known[host] = lowest
-            log.logger.info("%s: resolved to %s", host, lowest)
+        if self.known.get(host) != found:
+            self.known[host] = found
+            log.logger.info("%s: resolved to %s", host, found)
 
     def look_up_all(self, hosts: list[str]) -> None:
         """Before the first session: wait for the names, but not for ever."""

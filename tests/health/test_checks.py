@@ -11,6 +11,7 @@ from puerta.config.schema import Address
 from puerta.health.checks import TcpCheck
 from puerta.health.dial import PROXY_LOCAL
 from puerta.health.mongodb import MAX_REPLY, BareHelloCheck, MongodbCheck
+from puerta.resolve import lowest
 
 
 def nothing() -> None:
@@ -216,3 +217,22 @@ def test_tcp(scripted: Any) -> None:
     assert PROXY_LOCAL["v2"] in peer.first
     peer.close()
     assert TcpCheck(address, 1.0, None).check().error == "connection refused"
+
+
+def test_of_a_name_s_addresses_the_one_is_checked_that_workers_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a backend would be up whose only other address answers, and every client's connect would fail."""
+    plain = socket.getaddrinfo
+    names = {"two.example": ["127.0.0.9", "127.0.0.10", "::1"], "six.example": ["fe80::2%1", "fe80::1%1"]}
+
+    def resolve(host: str, port: int | None, *arguments: Any, **options: Any) -> Any:
+        if host not in names:
+            return plain(host, port, *arguments, **options)
+        return [(0, 0, 0, "", (address, port)) for address in reversed(names[host])]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert [lowest(host) for host in ("two.example", "six.example", "::1")] == ["127.0.0.9", "fe80::1", "::1"]
+    with socket.create_server(("127.0.0.10", 0)) as server:
+        port = server.getsockname()[1]
+        assert TcpCheck(Address("127.0.0.10", port), 1.0, None).check().ok
+        assert TcpCheck(Address("two.example", port), 1.0, None).check().error == "connection refused"
+        assert check_of(Address("two.example", port)).check().error == "connection refused"

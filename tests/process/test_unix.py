@@ -119,3 +119,19 @@ def test_readiness_survives_a_killed_command() -> None:
     os.close(reader)
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
     Readiness(writer).tell("nobody hears this")
+
+
+def test_what_is_written_to_stderr_moves_with_a_daemon_s_log(tmp_path: Path) -> None:
+    """In every process: children reopen the log by themselves."""
+    code = """if True:
+        import os, sys
+        from puerta import log
+        log.setup("info", "text", sys.argv[1], all_of_it=True)
+        os.write(2, b"stacks, before\\n")
+        os.rename(sys.argv[1], sys.argv[1] + ".1")
+        log.reopen()
+        os.write(2, b"stacks, after\\n")
+    """
+    path = tmp_path / "puerta.log"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+    assert (path.with_name("puerta.log.1").read_text(), path.read_text()) == ("stacks, before\n", "stacks, after\n")

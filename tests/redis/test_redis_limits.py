@@ -259,6 +259,8 @@ def test_a_line_without_an_end_is_bounded(front: Front, others: None) -> None:
             wire.send(request("EVAL", "return redis.status_reply(string.rep('x', 150000000))", "0"))
             memory.stays_below(SLACK, 1.0)
             assert wire.rest() == b""
+        with Wire(front.port("narrow")) as wire:  # what is sent on that connection before it is given up is lost with it
+            wait_for(lambda wire=wire: wire.ask("EVAL", "return 1", "0") == b":1\r\n", "its next connection works")
     front.counted("narrow", output_limit=before + 3)
     with Wire(front.port("narrow")) as wire:
         assert wire.ask("PING") == b"+PONG\r\n"
