@@ -247,7 +247,7 @@ class ClusterWatch:
         except (ValueError, KeyError, TypeError) as error:
             logger.error("cluster %s: what was published can't be read: %r", self.route.name, error)
             return
-        if seeds != self.seeds:
+        if {*seeds, *(str(node.address) for node in layout.nodes)}.isdisjoint(self.seeds):
             logger.info("cluster %s: the seeds are others now, so it is looked for anew", self.route.name)
             for cell in cells.values():
                 self.cells.spare(cell)
@@ -259,4 +259,4 @@ class ClusterWatch:
         for node in layout.nodes:
             self.nodes[str(node.address)].verdict.state = UP if up[node.id] else DOWN
         given = {node.id: self.cells.given[str(node.address)] for node in layout.nodes}
-        self.published, self.version = topology.dump(layout, up, given, self.seeds), found[0]
+        self.published, self.version = topology.dump(layout, up, given, seeds), found[0]

@@ -117,8 +117,10 @@ class Reload:
 
 def newest_code() -> float:
     """When a file of this package last changed: children import after the fork, so they run what is on disk then."""
-    root, newest = Path(puerta.__file__).parent, 0.0
-    for path in (*root.rglob("*.py"), *root.rglob("*.so")):
-        with contextlib.suppress(OSError):  # an installer is at work, and it is gone again
-            newest = max(newest, os.stat(path).st_mtime)
+    newest = 0.0
+    for directory, _, files in os.walk(Path(puerta.__file__).parent):  # which passes over a directory that has vanished
+        for name in files:
+            if name.endswith((".py", ".so")):
+                with contextlib.suppress(OSError):  # an installer is at work, and it is gone again
+                    newest = max(newest, os.stat(os.path.join(directory, name)).st_mtime)
     return newest

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from puerta.errors import BootError, PuertaError
 from puerta.log import logger
 from puerta.process import unix
-from puerta.process.child import Child, Generation
+from puerta.process.child import DRAINING, Child, Generation
 from puerta.process.children import Children
 from puerta.process.household import Household
 from puerta.process.listener import MOST_SEATS
@@ -77,6 +77,14 @@ class Roster:
                 continue
             child, seat.child = seat.child, None
             self.children.retire(child, signal.SIGTERM, now)
+
+    def replace_drained(self, now: float) -> None:
+        """A worker that somebody else asked to go leaves its seat at once, not when it has drained."""
+        for seat in self.workers:
+            if seat.wanted and seat.child is not None and seat.child.state == DRAINING:
+                seat.respawn.died(now, seat.child.up_for(now), random.random())
+                seat.restarts += 1
+                seat.child = None
 
     # -- filling and refilling ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from puerta.board import Board
 from puerta.log import logger
-from puerta.process.child import BACKOFF, BROKEN, DRAINING, HUNG, UP, Child, Generation
+from puerta.process.child import BACKOFF, BROKEN, HUNG, UP, Child, Generation
 from puerta.process.listener import Listeners
 from puerta.process.respawn import Respawn
 
@@ -86,7 +86,7 @@ class Adoptions:
             return False
         if seat.unserved_since is None:
             seat.unserved_since = now
-        if not seat.wanted or (seat.child is not None and seat.child.state in (DRAINING, HUNG)):
+        if not seat.wanted or (seat.child is not None and seat.child.state == HUNG):
             return True
         return now - seat.unserved_since >= self._adopt_after
 

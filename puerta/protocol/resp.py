@@ -64,6 +64,7 @@ class Scan:
             self.run = self.shape.alike(data, start, end, MOST_ALIKE)
             if self.run > 0:
                 self.length = self.shape.length
+                self.searched = 0
                 return COMPLETE
             self.run = 1
             self.spans.clear()

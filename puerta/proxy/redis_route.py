@@ -54,7 +54,7 @@ class RedisRouteRunner:
         self.row = row
         self.topology = board.topology(config.name)
         self.version = 0
-        self.seeds = [str(address) for address in config.cluster]
+        self.seeds = {str(address) for address in config.cluster}
         self.laid_out = False
         self.others = 0
         self.swept = 0.0
@@ -159,11 +159,21 @@ class RedisRouteRunner:
             return
         try:
             layout = json.loads(data)
-            if layout["seeds"] == self.seeds:  # else of another generation of us, whose cluster may be another
+            if self.is_ours(layout):
                 self.cluster.apply(layout)
                 self.laid_out = True
         except (ValueError, KeyError, TypeError):
             log.logger.exception("route %s: the published layout of the cluster can't be used", self.name)
+
+    def is_ours(self, layout: dict[str, Any]) -> bool:
+        """Not if a supervisor of another generation, whose seeds are others, published it of another cluster."""
+        listed = [
+            *layout["masters"],
+            *layout["spares"],
+            *(each for one in layout["masters"] for each in one["replicas"]),
+        ]
+        places = {(one["host"], one["port"]) for one in listed}
+        return not self.seeds.isdisjoint(layout["seeds"]) or not places.isdisjoint(self.cluster.nodes)
 
     def take_commands(self) -> None:
         """What the supervisor learned of the cluster's commands."""

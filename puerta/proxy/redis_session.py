@@ -330,6 +330,8 @@ class RedisSession(Caller):
         if reason == "backend_reset":
             Caller.abort(self)
         else:
+            if reason == "client_closed" and self.out is not None:  # it may still read: what is there goes out
+                self.loop.post(self, self.out)
             self.close()
         call = self.first
         while call is not None:

@@ -75,21 +75,23 @@ def test_killed_worker(start: Start) -> None:
     machine.stop()
 
 
-def test_worker_that_somebody_else_asks_to_go(start: Start) -> None:
-    """It drains, its seat is adopted meanwhile, and filled again when it is gone."""
-    machine = start(workers=2, stop="6s")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_that_somebody_else_asks_to_go(start: Start, workers: int) -> None:
+    """It drains, and its seat is filled again at once, even when there is no other worker."""
+    machine = start(workers=workers, stop="6s")
     pid = machine.worker(0)
     held = [Raw(machine.port, f"app@{number}") for number in range(16)]
     with Load([machine.port], threads=6, name="term") as load:
         told = time.monotonic()
         os.kill(pid, signal.SIGTERM)
+        assert {raw.again() for raw in held} == {raw.backend for raw in held}
+        wait_for(lambda: is_up_again(machine, 0, pid), "seat 0 has another worker")
+        assert machine.workers()[0][0] == pid, "which was not waited for"
         goal = len(load.visits) + 500
         wait_for(lambda: len(load.visits) >= goal, "clients come")
-        assert {raw.again() for raw in held} == {raw.backend for raw in held}
-        assert machine.worker(0) == pid
         for raw in held:
             raw.close()
-        wait_for(lambda: is_up_again(machine, 0, pid), "seat 0 has another worker")
+        wait_for(lambda: len(machine.workers()[0]) == 1, "it is gone")
         goal = len(load.visits) + 100
         wait_for(lambda: len(load.visits) >= goal, "clients come")
     print(f"slowest connection {load.slowest(told) * 1000:.0f} ms")

@@ -190,9 +190,12 @@ def test_other_seeds_may_name_another_cluster(
     assert {node.role for node in second.watch.snapshot().nodes} == {"seed"}
     assert "the seeds are others now" in "".join(lines(caplog, "cluster cache"))
     second.close()
-    third = watched(address(calm.masters[1]), board=board)
+    caplog.clear()
+    third = watched(address(calm.masters[1]), board=board)  # another node of the same cluster
+    assert {node.state for node in third.watch.snapshot().nodes} == {"up"}
     wait_for(lambda: third.layout()["seeds"] == [calm.masters[1].address])
-    assert not counted & {node.cell for node in third.watch.snapshot().nodes}
+    assert counted == {node.cell for node in third.watch.snapshot().nodes}
+    assert not lines(caplog, "cluster cache")
 
 
 def test_the_last_word_is_that_of_the_supervisor_that_stays(calm: ValkeyCluster, watched: Any, wait_for: Any) -> None:

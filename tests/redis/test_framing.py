@@ -270,6 +270,35 @@ def test_replies_that_follow_others_of_their_shape(said: list[tuple[bytes, int]]
     assert number == len(expected)
 
 
+FEW = [
+    b"+OK\r\n",
+    b"_\r\n",
+    b":1\r\n",
+    b":23\r\n",
+    b"$-1\r\n",
+    b"$1\r\na\r\n",
+    b"-ERR no\r\n",
+    b"*1\r\n:1\r\n",
+    b"*0\r\n",
+]
+
+
+@given(st.lists(st.sampled_from(FEW), max_size=40), st.randoms(use_true_random=False))
+@settings(max_examples=500, deadline=None)
+def test_replies_of_few_shapes_in_any_pieces(said: list[bytes], random: Random) -> None:
+    """What was remembered of a reply that came in pieces does not count for the next."""
+    data = b"".join(said)
+    scan, found = Scan(), []
+    at = seen = 0
+    while seen < len(data):
+        seen = min(len(data), seen + random.randint(1, 8))
+        while at < seen and scan.look(data[at:seen]) == COMPLETE:
+            for _ in range(scan.run):
+                found.append(data[at : at + scan.length])
+                at += scan.length
+    assert found == said
+
+
 def test_a_long_run_is_seen_as_one() -> None:
     data = request(b"GET", b"key:1") * 100
     asked = Request(1 << 20)

@@ -362,6 +362,16 @@ def test_many_clients_at_once_each_get_their_own(connect: Connect) -> None:
     assert not failures
 
 
+@pytest.mark.parametrize("last", [("SUBSCRIBE", "c"), ("BLPOP", "empty", "0")])
+def test_half_closed_clients_get_what_is_before_that_for_which_they_do_not_wait(
+    front: Front, connect: Connect, last: tuple[str, ...]
+) -> None:
+    wire = connect(front.narrow)
+    wire.send(request("APPEND", "log", "x") * 20 + request(*last))
+    wire.socket.shutdown(socket.SHUT_WR)
+    assert wire.rest().startswith(b"".join(b":%d\r\n" % length for length in range(1, 21)))
+
+
 def test_half_closed_clients_that_read_slowly_get_all_replies(connect: Connect) -> None:
     """What they sent is executed to the end, though it had to wait in Puerta for them to take what is before it."""
     with connect() as writer:
