@@ -27,6 +27,12 @@ FIRST_RETRY = 0.02
 MOST_RETRY = 0.5
 """... up to this."""
 
+AFTERWARDS = 0.005
+"""Seconds at least between two times that something is sent again."""
+
+EARLY = 0.002
+"""Seconds that a timer may be early, as its clock is another."""
+
 AT_ONCE = 2
 """So many redirections of a call are followed without a pause. Nodes that send it to and fro do not agree yet."""
 
@@ -44,9 +50,9 @@ def pause(attempts: int) -> float:
 
 class Resender:
     """One for each cluster. `turns` knows the lane of every call that is under way again, `sent` what sessions had under way
-    when a call of theirs was put off."""
+    when a call of theirs was put off; at `due` those in `delayed` are looked at."""
 
-    __slots__ = ("awake", "cluster", "delayed", "lanes", "numbers", "sent", "turns")
+    __slots__ = ("cluster", "delayed", "due", "lanes", "numbers", "sent", "turns")
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
@@ -55,7 +61,7 @@ class Resender:
         self.sent: dict[Any, Sent] = {}
         self.delayed: list[tuple[float, int, Any, Send]] = []
         self.numbers = itertools.count()
-        self.awake = False
+        self.due = float("inf")
 
     # -- why a call is sent again
 
@@ -234,13 +240,20 @@ class Resender:
     # -- a little later
 
     def put_off(self, seconds: float, call: Any, send: Send) -> None:
-        heapq.heappush(self.delayed, (self.cluster.loop.now + seconds, next(self.numbers), call, send))
-        if not self.awake:
-            self.awake = True
-            self.cluster.schedule(seconds, self.wake)
+        due = self.cluster.loop.now + seconds
+        heapq.heappush(self.delayed, (due, next(self.numbers), call, send))
+        self.wake_at(due)
+
+    def wake_at(self, due: float) -> None:
+        """One timer serves all, for after a failure thousands of calls may wait. Those that were set for later are void."""
+        if due < self.due:
+            self.due = due
+            self.cluster.schedule(max(0.0, due - self.cluster.loop.now), self.wake)
 
     def wake(self) -> None:
-        """Send what is due. One timer serves all: after a failure thousands of calls may wait."""
+        """Send what is due."""
+        if self.cluster.loop.now < self.due - EARLY:
+            return
         try:
             while self.delayed and self.delayed[0][0] <= self.cluster.loop.now:
                 _, _, call, send = heapq.heappop(self.delayed)
@@ -253,6 +266,6 @@ class Resender:
                     lane.resting = False
                     send()
         finally:
-            self.awake = bool(self.delayed)
-            if self.awake:
-                self.cluster.schedule(FIRST_RETRY, self.wake)
+            self.due = float("inf")
+            if self.delayed:
+                self.wake_at(max(self.delayed[0][0], self.cluster.loop.now + AFTERWARDS))
