@@ -37,8 +37,10 @@ from puerta.errors import BoardFull
 ROWS = 512
 """Workers alive at one time, those that still drain included."""
 
-SIZE = 512 << 20
-"""Bytes of address space; pages that nobody touched cost nothing."""
+SIZE, LEAST = 4 << 30, 512 << 20
+"""Bytes of address space, of which pages that nobody touched cost nothing; less where the system does not give that much (it
+may count them all, vm.overcommit_memory). A Redis route takes 81 MiB, any other 0.1 and as much for each backend, and
+what a route had stays taken until the next restart."""
 
 MAP_NORESERVE = 0x4000
 """Linux' flag (mmap(2)) that the mmap module does not name: don't count pages before they are touched."""
@@ -92,7 +94,7 @@ NODE = (*BACKEND, "lost", "in_flight", "commands_total", "errors", "timeouts")
 """Of a Redis node: also connections that were lost, calls in flight, requests sent, error replies, calls not answered in time."""
 
 GAUGES = frozenset({
-    "connections", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns", "batch",
+    "connections", "loop_lag_us", "store_up", "store_latency_us", "ready", "state", "beat_ns", "batch", "health_age_ms",
     "upstream_connections", "pinned", "pinned_pool", "topology_version", "shared_resp2", "shared_resp3", "in_flight",
 })  # fmt: skip
 """Columns that describe the present: zeroed when their row's process is gone."""
@@ -181,7 +183,10 @@ class Board:
     """The shared mapping and the directory of its tables. Only the master adds tables, and only before a fork."""
 
     def __init__(self, size: int = SIZE) -> None:
-        self.memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        try:
+            self.memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        except OSError:
+            self.memory = mmap.mmap(-1, min(size, LEAST), mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
         self.cells = memoryview(self.memory).cast("q")
         self.tables: dict[str, Table] = {}
         self.histograms: dict[str, Histograms] = {}
@@ -211,7 +216,7 @@ class Board:
     def _take(self, name: str, need: int) -> int:
         base = self.used
         if base + need > len(self.cells):
-            raise BoardFull(f"the board has no room for {name}: restart instead of reloading")
+            raise BoardFull(f"the board has no room for {name} (fewer routes, or after many reloads a restart)")
         self.used += need
         return base
 

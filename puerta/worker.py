@@ -27,6 +27,7 @@ from puerta import log
 from puerta.board import CHILD_STATES
 from puerta.config.schema import AnyRoute, RedisRoute, TcpRoute
 from puerta.proxy.acceptor import Acceptor
+from puerta.proxy.acceptors import Acceptors
 from puerta.proxy.access_log import AccessLog
 from puerta.proxy.mongodb_session import MongodbSession
 from puerta.proxy.names import Names
@@ -72,8 +73,8 @@ class Worker:
         self.store = self.make_store()
         self.names = Names()
         self.routes: list[Any] = [self.make_route(route) for route in role.config.routes]
-        self.acceptors = self.make_acceptors()
-        self.serving = False
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(role.listeners)
+        self.acceptors = Acceptors(self.loop, role, self.routes, SESSIONS, most)
         self.draining_since = 0.0
         self.stopped = gevent.event.Event()
         self.exit_status = 0
@@ -97,22 +98,6 @@ class Worker:
             )
         return Route(config, role.config, role.board, role.row, self.loop, self.store, self.access)
 
-    def make_acceptors(self) -> list[Acceptor]:
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(self.role.listeners)
-        by_name = {route.name: route for route in self.routes}
-        return [
-            Acceptor(
-                self.loop,
-                listener.socket.fileno(),
-                by_name[listener.route],
-                listener.seat,
-                SESSIONS[by_name[listener.route].config.mode],
-                most,
-            )
-            for listener in self.role.listeners
-            if listener.route in by_name
-        ]
-
     # -- life
 
     def run(self) -> int:
@@ -125,9 +110,9 @@ class Worker:
         if self.store is not None:
             gevent.spawn(self.store.run)
             gevent.spawn(self.store.follow, self.on_store_event)
+        self.acceptors.serve("mongodb", "tcp")
         self.wait_for_layouts()
-        self.serving = True
-        self.serve_seats()
+        self.acceptors.serve("redis")
         self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
         self.cells.set(self.role.row, "ready", self.role.generation + 1)
         # Connections make no reference cycles, so full collections find nothing: what exists now is for ever.
@@ -144,6 +129,7 @@ class Worker:
         gevent.signal_handler(signal.SIGTERM, self.drain)
         gevent.signal_handler(signal.SIGQUIT, self.stop)
         gevent.signal_handler(signal.SIGUSR1, log.reopen)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])  # it may have waited for that
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU):
             signal.signal(ignored, signal.SIG_IGN)
 
@@ -186,10 +172,7 @@ class Worker:
         cells.set(row, "batch", int(self.preemption.batch))
         if self.draining_since:
             self.go_on_draining(started)
-        elif self.serving:
-            self.serve_seats()
-        for acceptor in self.acceptors:
-            acceptor.tick(started)
+        self.acceptors.tick(started)
         self.access.flush()
         if started >= self.next_trim:
             self.next_trim = started + TRIM_SECONDS
@@ -201,19 +184,10 @@ class Worker:
             route.tick(native.now())
         self.access.flush()
 
-    def serve_seats(self) -> None:
-        """Accept for our own seat, for shared listeners, and for the seats that the master gave us to adopt."""
-        adoptions, mine = self.board.adoptions, self.role.row + 1
-        for acceptor in self.acceptors:
-            seat = acceptor.seat
-            if seat in (-1, self.role.seat) or adoptions.get(seat, "row_plus_one") == mine:
-                if not acceptor.accepting and not acceptor.paused_until:
-                    acceptor.start()
-            elif acceptor.accepting:
-                acceptor.stop()
-
     def watch_health_age(self) -> None:
         """The supervisor may be gone: then the last view stands, and we say how old it is."""
+        if self.draining_since:  # our generation's supervisor is gone, and what it watched may be
+            return
         checked = [backend.verdict.get(0, "checked_ns") for route in self.routes for backend in route.backends]
         newest = max(checked, default=0)
         if not newest:
@@ -290,9 +264,7 @@ class Worker:
             return
         self.draining_since = native.now()
         self.cells.set(self.role.row, "state", CHILD_STATES.index("draining"))
-        for acceptor in self.acceptors:
-            acceptor.stop()
-            acceptor.paused_until = 0.0
+        self.acceptors.close()
         self.go_on_draining(self.draining_since)
 
     def go_on_draining(self, now: float) -> None:
@@ -313,8 +285,7 @@ class Worker:
 
     def stop(self) -> None:
         """Now: close what is left and leave."""
-        for acceptor in self.acceptors:
-            acceptor.stop()
+        self.acceptors.close()
         self.close_all("stopped")
         self.stopped.set()
 

@@ -1,5 +1,6 @@
 """What processes tell each other through shared memory is whole, whoever is overtaken or killed."""
 
+import errno
 import mmap
 import os
 import signal
@@ -132,7 +133,7 @@ def test_a_redis_route_has_all_its_places_before_the_fork() -> None:
 
 
 def test_a_full_board_says_what_to_do() -> None:
-    with pytest.raises(BoardFull, match="latency cache: restart"):
+    with pytest.raises(BoardFull, match=r"latency cache .* restart"):
         Board(mmap.PAGESIZE * 64).latency("cache")
 
 
@@ -149,3 +150,19 @@ def test_a_row_is_released_with_its_gauges_at_zero_and_its_counters_kept() -> No
     assert board.redis("cache").row(5) == {name: 0 if name in gauges else 3 for name in REDIS}
     assert board.node("cache", 9).get(5, "connections") == board.node("cache", 9).get(5, "in_flight") == 0
     assert board.node("cache", 9).get(5, "connections_total") == 3
+
+
+def test_a_board_has_room_for_many_redis_routes() -> None:
+    Board().lay_out([], [f"cache{number}" for number in range(40)])
+
+
+def test_a_smaller_board_must_do_where_address_space_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = mmap.mmap
+
+    def strict(descriptor: int, size: int, flags: int) -> mmap.mmap:
+        if size > 1 << 30:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return plain(descriptor, size, flags)
+
+    monkeypatch.setattr(mmap, "mmap", strict)
+    Board().lay_out([], ["cache"])

@@ -21,7 +21,6 @@ LONGER = {
     "config/schema.py": 350,  # a table of options, not code
     "reactor/native.pyx": 450,  # one system call after the other
     "reactor/native.py": 340,  # its twin
-    "worker.py": 330,
     # State machines whose steps are read together:
     "proxy/session.py": 420,
     "proxy/redis_session.py": 450,

@@ -99,12 +99,14 @@ class Listeners:
     # -- handing out -------------------------------------------------------------------------------------------------
 
     def of(self, routes: Iterable[BaseRoute]) -> list[Listener]:
-        """All seats' sockets of `routes`: what a worker is born with."""
+        """All seats' sockets of `routes`: what a worker is born with. Addresses that are on their way out have none for
+        seats that were bound since."""
         return [
             Listener(route.name, key[0], key[1], self.sockets[key])
             for route in routes
             for address in route.listen
             for key in self._keys(address, self.bound)
+            if key in self.sockets
         ]
 
     def keys_of(self, seat: int) -> set[Key]:
@@ -126,6 +128,10 @@ class Listeners:
         for name in sorted({key[0] for key in gone}):
             logger.info("no longer listening on %s", name)
         self._close(gone)
+
+    def close_routes(self) -> None:
+        """Nobody new is to be served: what clients connect to refuses them once the children have closed theirs, too."""
+        self._close(list(self.sockets))
 
     def close(self) -> None:
         """The end: close everything and unlink the Unix sockets that are still ours."""

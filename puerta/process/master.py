@@ -186,6 +186,7 @@ class Master:
 
     def _wind_down(self, now: float) -> None:
         """Workers first, then the supervisor, so that operators see the end of it, then the store that both use."""
+        self.house.listeners.close_routes()
         hurry = self.state == STOPPING
         stages = ((WORKER, SUPERVISOR), (STORE,)) if hurry else ((WORKER,), (SUPERVISOR,), (STORE,))
         for roles in stages:

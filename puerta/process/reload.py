@@ -14,7 +14,7 @@ from puerta.config.schema import Config
 from puerta.errors import ConfigError, PuertaError
 from puerta.log import logger
 from puerta.process import needs
-from puerta.process.child import Generation
+from puerta.process.child import DRAINING, Generation
 from puerta.process.household import set_up_log
 from puerta.process.roll import Roll
 from puerta.process.roster import Roster
@@ -45,9 +45,9 @@ class Reload:
             self._begin()
 
     def prune(self) -> None:
-        """Let go of addresses that left the configuration, once their last child is gone."""
+        """Let go of addresses that left the configuration, once nobody serves them: a child that drains does not."""
         configs = [self._roster.current.config] + ([self.roll.target.config] if self.roll is not None else [])
-        held = {key for child in self._roster.children for key in child.holds}
+        held = {key for child in self._roster.children if child.state != DRAINING for key in child.holds}
         self._house.listeners.prune(needs.addresses(*configs), held)
 
     def _begin(self) -> None:

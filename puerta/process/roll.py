@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from puerta.errors import PuertaError
+from puerta.log import logger
 from puerta.process.child import UP, Generation
 from puerta.process.children import Children
 from puerta.process.seats import Seat
@@ -48,8 +49,10 @@ class Roll:
             if seat.role == WORKER:
                 self._children.house.listeners.go_live(seat.number + 1)
             seat.successor = self._children.start(seat, self.target, now)
-        except (OSError, PuertaError) as error:
-            self.failure = f"{seat} of generation {self.target.number} can't be started: {error}"
+        except Exception as error:  # a fault of ours costs this generation, not the master
+            if not isinstance(error, (OSError, PuertaError)):
+                logger.exception("starting %s", seat)
+            self.failure = f"{seat} of generation {self.target.number} can't be started: {error!r}"
 
     def _hand_over(self, seat: Seat, now: float) -> None:
         old, seat.child, seat.successor = seat.child, seat.successor, None

@@ -117,9 +117,10 @@ class Roster:
         seat.restarts += seat.child is not None
         try:
             seat.child = self.children.start(seat, seat.generation, now, seat.child.row if seat.child else None)
-        except (OSError, PuertaError) as error:
+        except Exception as error:  # a fault of ours costs a seat, not the master
             wait = seat.respawn.died(now, 0.0, random.random())
-            logger.error("can't start %s: %s; tried again in %.1f s", seat, error, wait)
+            ours = not isinstance(error, (OSError, PuertaError))
+            logger.error("can't start %s: %s; tried again in %.1f s", seat, error, wait, exc_info=ours)
 
     def _awaits_store(self, now: float) -> bool:
         """At the first start everybody else waits for the store, but not for long: it is not needed to serve."""

@@ -86,12 +86,13 @@ def restore_in_child() -> None:
     """Give a new child its own dispositions, then unblock.
 
     What ends a child (TERM, QUIT) has its default effect until the role installs handlers; everything else that a
-    terminal or an operator may send is ignored, so that USR1 can't kill a child that is still importing.
+    terminal or an operator may send is ignored. But USR1 waits, blocked, until the role takes it: a log that is moved
+    while a child is still importing must be reopened by that one as well.
     """
     for number in _NUMBERS:
-        default = number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
+        default = number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1)
         signal.signal(number, signal.SIG_DFL if default else signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS - {signal.SIGUSR1})
 
 
 def table() -> str:

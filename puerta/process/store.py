@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 from puerta.errors import BootError
 from puerta.process.unix import Identity, check_socket_path, make_directory
@@ -44,7 +45,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        return f"unix://{quote(self.socket)}"
 
     def arguments(self) -> list[str]:
         options = {

@@ -29,6 +29,7 @@ class Fake:
         signal.signal(signal.SIGTERM, self.on_term)
         signal.signal(signal.SIGQUIT, self.on_quit)
         signal.signal(signal.SIGUSR1, self.on_usr1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 
     def on_term(self, *_: Any) -> None:
         self.draining = True
@@ -88,6 +89,8 @@ class Fake:
             self.beat()
             self.sync()
             if self.draining:
+                for listener in self.role.listeners if self.role.name == WORKER else ():
+                    listener.socket.close()
                 linger = linger or time.monotonic() + self.role.config.stop_timeout * self.told_to("linger")
                 if time.monotonic() >= linger:
                     return 0

@@ -161,3 +161,32 @@ def test_files_that_vanish_while_they_are_looked_at_are_no_matter(
     (tmp_path / ".#lock.py").symlink_to("nobody@nowhere.1")
     monkeypatch.setattr(puerta, "__file__", str(tmp_path / "__init__.py"))
     assert newest_code() == (tmp_path / "__init__.py").stat().st_mtime
+
+
+def test_an_address_leaves_while_seats_come_and_a_worker_of_the_old_generation_dies(make: Make) -> None:
+    """The old generation's address has no sockets for the new seats: its next worker has to do without."""
+    with make(workers=1) as server:
+        before = set(server.children())
+        server.tell("slow", "supervisor")
+        rewrite(server, workers=2, port=free_port())
+        server.signal(signal.SIGHUP)
+        server.wait_log("reloading: generation 2 begins")
+        [successor] = wait_for(lambda: set(server.children()) - before, "its supervisor was started")
+        os.kill(server.worker(0), signal.SIGKILL)
+        server.wait_log(r"worker 0 \(\d+\) is up, generation 1", 2)
+        os.kill(successor, signal.SIGKILL)
+        server.wait_log("reload failed: supervisor of generation 2 ended before it was ready")
+        assert server.generations() == {1}
+
+
+def test_an_address_that_leaves_refuses_at_once(make: Make) -> None:
+    """Not only when the last worker that served it has drained."""
+    with make(stop="4s") as server:
+        old, new = server.port, free_port()
+        server.tell("linger", 0)
+        server.tell("linger", 1)
+        rewrite(server, port=new, stop="4s")
+        reload(server, "reloaded: generation 2 is up")
+        server.wait_log(f"no longer listening on 127.0.0.1:{old}")
+        wait_for(lambda: not is_listening(old), "nobody listens there")
+        assert len(server.workers()[0]) == 2, "the old one has not drained yet"

@@ -1,5 +1,6 @@
 """The ways to stop, and the signals that do something else."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -82,3 +83,27 @@ def test_usr2_is_refused_in_words(make: Make) -> None:
 def test_every_signal_has_an_action_and_a_place_in_the_document() -> None:
     assert all(callable(getattr(Master, entry.action)) for entry in signals.SIGNALS)
     assert signals.table() in (ROOT / "docs" / "signals.md").read_text()
+
+
+def test_who_comes_while_all_drain_is_refused(make: Make) -> None:
+    server = make(stop="20s").start().wait_ready()
+    server.tell("linger", 0)
+    server.signal(signal.SIGTERM)
+    wait_for(lambda: not is_listening(server.port), "nobody listens any more")
+    assert server.children(), "but not all have gone"
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_usr1_waits_for_a_child_that_still_boots(make: Make, tmp_path: Path) -> None:
+    """It would log to the file that was moved away until somebody moves the next one."""
+    path = tmp_path / "error.log"
+    server = make(("-e", str(path))).start()
+    wait_for(lambda: path.exists() and " ready: " in path.read_text(), "it is ready")
+    before = set(server.children())
+    os.kill(server.worker(0), signal.SIGKILL)
+    wait_for(lambda: set(server.children()) - before, "another worker was forked")
+    path.rename(tmp_path / "error.log.1")
+    server.signal(signal.SIGUSR1)
+    server.wait_log(r"reopened in \d+", 3)
+    server.stop()

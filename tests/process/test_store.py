@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 
 from puerta.errors import BootError
 from puerta.process import store
@@ -36,6 +37,13 @@ def test_it_is_up_before_the_workers_and_stops_last(make: Make) -> None:
     assert log.rindex("store (") > log.rindex("supervisor (")
     with make(extra=EMBEDDED) as again:
         assert b"yes" in command(again, "GET kept")
+
+
+def test_its_url_leads_to_it_whatever_the_directory_is_called(tmp_path: Path) -> None:
+    directory = tmp_path / "a%20b#c?d@e \u00e4"
+    directory.mkdir()
+    found = Store(directory, "x")
+    assert redis.Redis.from_url(found.url).connection_pool.connection_kwargs["path"] == found.socket
 
 
 def test_it_is_started_again(make: Make) -> None:

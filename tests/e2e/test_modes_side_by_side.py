@@ -1,0 +1,33 @@
+"""Routes of several modes in one configuration: the trouble of one is not that of the others."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from playground.servers import free_port
+from tests.e2e.machines import Machine
+from tests.e2e.peers import Raw, Scripted
+from tests.harness import wait_for
+
+REDIS = "  - {{name: cache, mode: redis, listen: '127.0.0.1:{port}', cluster: ['127.0.0.1:{seed}']}}"
+
+
+def test_a_cluster_that_is_not_there_holds_up_nobody_else(tmp_path: Path) -> None:
+    """A worker waits for its layout, for a while; MongoDB clients are served meanwhile."""
+    with Scripted() as backend, socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))  # and never listens
+        beside = REDIS.format(port=free_port(), seed=dead.getsockname()[1])
+        with Machine(tmp_path, [backend.address], workers=1, beside=beside) as machine:
+            for _ in range(2):
+                pid = machine.worker(0)
+                os.kill(pid, signal.SIGKILL)
+                began = time.monotonic()
+                wait_for(lambda pid=pid: machine.workers().get(0, [pid])[0] != pid, "another worker was started")
+                with Raw(machine.port, "app@one"):
+                    took = time.monotonic() - began
+                print(f"served {took:.2f} s after the kill")
+                assert took < 3.0
+                wait_for(lambda: machine.status()["workers"][0]["state"] == "up", "it is ready, without a layout")
+        assert "Traceback" not in machine.text(), machine.text()
