@@ -1,5 +1,7 @@
 """What the values of a config must be together: the rules that no single key can tell."""
 
+import os
+from dataclasses import replace
 from typing import Any
 
 from puerta.config.schema import Address, RedisRoute, TcpRoute
@@ -34,7 +36,19 @@ def _listens(config: Section, problems: Problems) -> None:
         if admin.get("socket") is not None:
             socket = admin.values["socket"]
             values.append(Value(Address("", 0, socket.value), socket.path, socket.place))
+    values = [_in_full(value) for value in values]
     _unique(values, "is the address of", "give each an address of its own", problems)
+    run_dir = os.path.abspath(config.get("run_dir") or "run")
+    for name, owner in (("puerta.sock", "admin interface"), ("store.sock", "embedded store")):
+        for value in values:
+            if value.value.path == f"{run_dir}/{name}" and value.path != "admin.socket":
+                problems.add(value.place, value.path, f"that is the socket of the {owner} (choose another path)")
+
+
+def _in_full(value: Value) -> Value:
+    """A Unix socket's address may be written in many ways."""
+    path = value.value.path
+    return replace(value, value=Address("", 0, os.path.abspath(path))) if path else value
 
 
 def _unique(values: list[Any], verb: str, advice: str, problems: Problems) -> None:

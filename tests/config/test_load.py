@@ -205,6 +205,16 @@ BAD: dict[str, tuple[str, str, str]] = {
         "9:13: routes[1].listen: ",
         "127.0.0.1:27017 is the address of routes[0].listen too, on line 4",
     ),
+    "same Unix socket, written differently": (
+        ROUTE.replace("127.0.0.1:27017", "unix:a.sock") + SECOND.replace("127.0.0.1:27018", "unix:./b/../a.sock"),
+        "9:13: routes[1].listen: ",
+        "a.sock is the address of routes[0].listen too, on line 4",
+    ),
+    "a route on the store's socket": (
+        "run_dir: /run/x\n" + ROUTE.replace("127.0.0.1:27017", "unix:/run/x/store.sock"),
+        "5:13: routes[0].listen: ",
+        "that is the socket of the embedded store",
+    ),
     "same listen in one route": (
         ROUTE.replace("127.0.0.1:27017", "[a:1, b:1, a:1]"),
         "4:24: routes[0].listen[2]: ",
