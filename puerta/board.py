@@ -30,6 +30,7 @@ reaped row's gauges to zero. Tables are found by name, so a reload keeps the cel
 
 import mmap
 from collections.abc import Iterable
+from pathlib import Path
 
 from puerta.blob import Blob
 from puerta.errors import BoardFull
@@ -179,14 +180,23 @@ class Histograms:
         return found
 
 
+def is_counted() -> bool:
+    """Whether the system counts memory that nobody touched, MAP_NORESERVE or not (proc_sys_vm(5), overcommit_memory)."""
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return False
+
+
 class Board:
     """The shared mapping and the directory of its tables. Only the master adds tables, and only before a fork."""
 
     def __init__(self, size: int = SIZE) -> None:
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         try:
-            self.memory = mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+            self.memory = mmap.mmap(-1, min(size, LEAST) if is_counted() else size, flags)
         except OSError:
-            self.memory = mmap.mmap(-1, min(size, LEAST), mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+            self.memory = mmap.mmap(-1, min(size, LEAST), flags)
         self.cells = memoryview(self.memory).cast("q")
         self.tables: dict[str, Table] = {}
         self.histograms: dict[str, Histograms] = {}

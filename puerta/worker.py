@@ -113,7 +113,7 @@ class Worker:
         self.acceptors.serve("mongodb", "tcp")
         self.wait_for_layouts()
         self.acceptors.serve("redis")
-        self.cells.set(self.role.row, "state", CHILD_STATES.index("up"))
+        self.cells.set(self.role.row, "state", CHILD_STATES.index("draining" if self.draining_since else "up"))
         self.cells.set(self.role.row, "ready", self.role.generation + 1)
         # Connections make no reference cycles, so full collections find nothing: what exists now is for ever.
         gc.collect()
@@ -206,8 +206,8 @@ class Worker:
     def wait_for_layouts(self) -> None:
         """A Redis route is of use once the supervisor has published where the slots are; but never wait for ever."""
         deadline = native.now() + LAYOUT_SECONDS
-        while native.now() < deadline and not all(route.ready() for route in self.routes):
-            gevent.sleep(0.02)
+        while native.now() < deadline and not all(route.ready() for route in self.routes) and not self.draining_since:
+            self.stopped.wait(0.02)
 
     # -- the store
 
@@ -263,8 +263,8 @@ class Worker:
             self.stop()
             return
         self.draining_since = native.now()
-        self.cells.set(self.role.row, "state", CHILD_STATES.index("draining"))
         self.acceptors.close()
+        self.cells.set(self.role.row, "state", CHILD_STATES.index("draining"))
         self.go_on_draining(self.draining_since)
 
     def go_on_draining(self, now: float) -> None:

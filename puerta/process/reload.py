@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import puerta
+from puerta.board import CHILD_STATES
 from puerta.config.render import differences
 from puerta.config.schema import Config
 from puerta.errors import ConfigError, PuertaError
@@ -36,7 +37,8 @@ class Reload:
         self._note(True)
 
     def settle(self, now: float) -> None:
-        """Move the roll on, then begin another one if it was asked for."""
+        """Move the roll on, then begin another one if it was asked for. In between, let go of what nobody serves any more."""
+        self.prune()
         if self.roll is not None and self.roll.step(now):
             roll, self.roll = self.roll, None
             self._end(roll)
@@ -45,9 +47,12 @@ class Reload:
             self._begin()
 
     def prune(self) -> None:
-        """Let go of addresses that left the configuration, once nobody serves them: a child that drains does not."""
+        """Let go of addresses that left the configuration, once nobody has them: a worker that drains has closed its own when
+        it says so."""
         configs = [self._roster.current.config] + ([self.roll.target.config] if self.roll is not None else [])
-        held = {key for child in self._roster.children if child.state != DRAINING for key in child.holds}
+        workers = self._house.board.workers
+        drains = {row for row in range(workers.rows) if workers.get(row, "state") == CHILD_STATES.index(DRAINING)}
+        held = {key for child in self._roster.children if child.row not in drains for key in child.holds}
         self._house.listeners.prune(needs.addresses(*configs), held)
 
     def _begin(self) -> None:

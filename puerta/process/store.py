@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -66,6 +67,8 @@ class Store:
         lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.set_inheritable(lock, True)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # ours to the log; a server ends its own children by it, so
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])  # it must not inherit it blocked
         try:
             os.execv(self.program, self.arguments())
         except OSError as error:

@@ -20,7 +20,7 @@ def test_a_cluster_that_is_not_there_holds_up_nobody_else(tmp_path: Path) -> Non
         dead.bind(("127.0.0.1", 0))  # and never listens
         beside = REDIS.format(port=free_port(), seed=dead.getsockname()[1])
         with Machine(tmp_path, [backend.address], workers=1, beside=beside) as machine:
-            for _ in range(2):
+            for attempt in ("alone", "told to go before it is ready"):
                 pid = machine.worker(0)
                 os.kill(pid, signal.SIGKILL)
                 began = time.monotonic()
@@ -29,5 +29,14 @@ def test_a_cluster_that_is_not_there_holds_up_nobody_else(tmp_path: Path) -> Non
                     took = time.monotonic() - began
                 print(f"served {took:.2f} s after the kill")
                 assert took < 3.0
+                if attempt == "told to go before it is ready":
+                    with Raw(machine.port, "app@held"):
+                        told = machine.worker(0)
+                        os.kill(told, signal.SIGTERM)
+                        wait_for(
+                            lambda old=told: machine.workers().get(0, [old])[-1] != old, "another one was started", 9
+                        )
+                        with Raw(machine.port, "app@two"):
+                            pass
                 wait_for(lambda: machine.status()["workers"][0]["state"] == "up", "it is ready, without a layout")
         assert "Traceback" not in machine.text(), machine.text()

@@ -91,6 +91,7 @@ class Fake:
             if self.draining:
                 for listener in self.role.listeners if self.role.name == WORKER else ():
                     listener.socket.close()
+                self.role.board.workers.set(self.role.row, "state", CHILD_STATES.index("draining"))
                 linger = linger or time.monotonic() + self.role.config.stop_timeout * self.told_to("linger")
                 if time.monotonic() >= linger:
                     return 0
