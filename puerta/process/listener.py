@@ -166,7 +166,9 @@ class Listeners:
             self._resolved[str(address)] = found
 
     def _probe(self, address: Address) -> None:
-        if not address.path:
+        """Nobody else can be on a port that we have already, if on another interface: there the probe would meet ourselves."""
+        ours = {self._resolved[name][1][1] for name, seat in self.sockets if seat != SHARED}
+        if not address.path and address.port not in ours:
             self._bind_tcp(address, reuse_port=False).close()
 
     def _bind(self, address: Address, seats: int, made: list[Key]) -> None:

@@ -189,3 +189,19 @@ def test_admin(listeners: Listeners, tmp_path: Path) -> None:
     assert is_listening(port)
     with pytest.raises(BootError, match=f"can't listen on 127.0.0.1:{port}"):
         Listeners().open_admin(str(tmp_path / "other.sock"), Address("127.0.0.1", port))
+
+
+def test_another_interface_of_a_port_that_is_ours(listeners: Listeners) -> None:
+    """As when a reload makes 0.0.0.0 of 127.0.0.1: the one is served until the other is."""
+    narrow = Address("127.0.0.1", free_port())
+    wide = Address("0.0.0.0", narrow.port)
+    listeners.open([narrow], 2)
+    listeners.go_live(2)
+    listeners.open([wide], 2)
+    assert is_listening(narrow.port)
+    listeners.prune([wide], set())
+    with socket.create_connection(("127.0.0.2", wide.port), 5):
+        pass
+    other = Listeners()
+    with pytest.raises(BootError, match="is another instance running"):
+        other.open([narrow], 1)
