@@ -6,6 +6,7 @@ Each listener has a server of its own, so that a crowd on the TCP address can't 
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ LIMITS: dict[str, Any] = {
 """Per listener. Seconds, bytes and counts; waitress' manual has their meaning."""
 
 
+JUST_NOW = 0.2
+"""Seconds within which a client that connected is waited for to ask, when its server stops."""
+
+
 class Server:
     """One listener's server and its thread."""
 
@@ -43,12 +48,31 @@ class Server:
         self.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Close the connections; the loop ends when its map is empty. The listener stays open for who comes next."""
+        """Accept no more, let out what is being answered, close the connections; the loop ends when its map is empty. The
+        listener stays open for who comes next."""
+        deadline = time.monotonic() + timeout
+        deaf = threading.Event()
+        self.server.trigger.pull_trigger(lambda: self._accept_no_more(deaf))
+        deaf.wait(timeout)
+        while self._is_answering() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.server.trigger.pull_trigger(self._close)
         self.thread.join(timeout)
         self.server.task_dispatcher.shutdown(cancel_pending=True, timeout=timeout)
         if not self.thread.is_alive():
             self.server.close()
+
+    def _accept_no_more(self, done: threading.Event) -> None:
+        """In the loop's thread."""
+        self.server.del_channel(self.map)
+        done.set()
+
+    def _is_answering(self) -> bool:
+        """Whether somebody has asked and has not all of the answer, or came just now and is about to ask."""
+        channels = [each for each in list(self.map.values()) if each not in (self.server, self.server.trigger)]
+        return any(
+            each.requests or each.total_outbufs_len or time.time() - each.creation_time < JUST_NOW for each in channels
+        )
 
     def _close(self) -> None:
         """In the loop's thread. The trigger stays open: we, or a thread with a reply, may be about to write to it."""

@@ -67,7 +67,7 @@ class Listeners:
         fresh = [address for address in addresses if not self._knows(address)]
         made: list[Key] = []
         try:
-            self._resolve_all(fresh)
+            self._resolve_all(fresh, addresses)
             for address in fresh:
                 self._probe(address)
             for address in addresses:
@@ -89,7 +89,7 @@ class Listeners:
         made = self._bind_unix(path, 0o600)
         self.admin.append(Listener("admin", f"unix:{path}", SHARED, made))
         if listen is not None:
-            self._resolve_all([listen])
+            self._resolve_all([listen], [listen])
             made = self._bind_unix(listen.path, 0o600) if listen.path else self._bind_tcp(listen, reuse_port=False)
             self.admin.append(Listener("admin", str(listen), SHARED, made))
         for listener in self.admin:
@@ -153,8 +153,9 @@ class Listeners:
             return [(str(address), SHARED)]
         return [(str(address), seat) for seat in range(seats)]
 
-    def _resolve_all(self, addresses: Collection[Address]) -> None:
-        """Look each host up once: seats that are added later must join the same group, whatever DNS says then."""
+    def _resolve_all(self, addresses: Collection[Address], wanted: Collection[Address]) -> None:
+        """Look each host up once: seats that are added later must join the same group, whatever DNS says then. What is open
+        and not `wanted` any more has another spelling in the configuration now."""
         for address in addresses:
             if address.path:
                 continue
@@ -162,6 +163,8 @@ class Listeners:
             open_names = {key[0] for key in self.sockets} | {str(other) for other in addresses}
             for name, other in self._resolved.items():
                 if other == found and name in open_names - {str(address)}:
+                    if name not in {str(each) for each in wanted}:
+                        raise BootError(f"{address} is open already as {name} (keep that spelling, or restart)")
                     raise BootError(f"{address} and {name} are the same address")
             self._resolved[str(address)] = found
 

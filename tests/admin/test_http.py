@@ -2,6 +2,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,34 @@ def test_the_loop_may_end_before_the_pull_that_ends_it(world: Any, tmp_path: Pat
         assert not running.thread.is_alive()
         with pytest.raises(OSError, match="Bad file descriptor"):
             pull()  # all is closed in the end
+
+
+def test_who_asked_before_the_end_gets_the_answer(world: Any) -> None:
+    """Supervisors come and go with each reload; a scrape must not be lost with them."""
+    asked, answer = threading.Event(), b"x" * 5_000_000
+
+    def slow(environ: Any, start_response: Any) -> list[bytes]:
+        asked.set()
+        time.sleep(0.3)
+        start_response("200 OK", [("Content-Length", str(len(answer)))])
+        return [answer]
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (running,) = server.serve(slow, [listener])
+        link, fresh = (http.client.HTTPConnection(*listener.getsockname(), timeout=10) for _ in range(2))
+        link.request("GET", "/")
+        assert asked.wait(5)
+        fresh.connect()
+        ending = threading.Thread(target=running.stop, args=(5.0,))
+        ending.start()
+        time.sleep(0.05)
+        fresh.request("GET", "/")  # it came just before the end, and asks just after
+        assert link.getresponse().read() == answer
+        assert fresh.getresponse().read() == answer
+        link.close()
+        fresh.close()
+        ending.join(10)
+        assert not running.thread.is_alive()
 
 
 def test_content(get: Get) -> None:

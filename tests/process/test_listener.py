@@ -205,3 +205,10 @@ def test_another_interface_of_a_port_that_is_ours(listeners: Listeners) -> None:
     other = Listeners()
     with pytest.raises(BootError, match="is another instance running"):
         other.open([narrow], 1)
+
+
+def test_another_spelling_of_an_address_that_is_open(listeners: Listeners) -> None:
+    port = free_port()
+    listeners.open([Address("localhost", port)], 1)
+    with pytest.raises(BootError, match=r"is open already as localhost:.*keep that spelling"):
+        listeners.open([Address("127.0.0.1", port)], 1)
