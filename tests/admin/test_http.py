@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from puerta.admin import server
 from puerta.admin.app import App
 from puerta.config.render import render
+from tests.harness import wait_for
 
 Get = Callable[..., tuple[int, http.client.HTTPMessage, str]]
 PAGES = ("/", "/status", "/livez", "/readyz", "/metrics", "/config")
@@ -86,7 +87,7 @@ def test_who_asked_before_the_end_gets_the_answer(world: Any) -> None:
 
     def slow(environ: Any, start_response: Any) -> list[bytes]:
         asked.set()
-        time.sleep(0.3)
+        time.sleep(1.0)
         start_response("200 OK", [("Content-Length", str(len(answer)))])
         return [answer]
 
@@ -96,6 +97,9 @@ def test_who_asked_before_the_end_gets_the_answer(world: Any) -> None:
         link.request("GET", "/")
         assert asked.wait(5)
         fresh.connect()
+        wait_for(
+            lambda: len(running.map) == 4, "both were accepted"
+        )  # it was accepted: else it is the next supervisor's
         ending = threading.Thread(target=running.stop, args=(5.0,))
         ending.start()
         time.sleep(0.05)

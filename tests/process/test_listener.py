@@ -11,7 +11,7 @@ import pytest
 from puerta.config.schema import Address
 from puerta.errors import BootError
 from puerta.log import logger
-from puerta.process.listener import MOST_SEATS, SHARED, SPARE, Listeners
+from puerta.process.listener import MOST_SEATS, SHARED, SPARE, Listeners, resolve
 from tests.harness import free_port, is_listening
 
 
@@ -211,4 +211,4 @@ def test_another_spelling_of_an_address_that_is_open(listeners: Listeners) -> No
     port = free_port()
     listeners.open([Address("localhost", port)], 1)
     with pytest.raises(BootError, match=r"is open already as localhost:.*keep that spelling"):
-        listeners.open([Address("127.0.0.1", port)], 1)
+        listeners.open([Address(resolve(Address("localhost", port))[1][0], port)], 1)
