@@ -93,9 +93,10 @@ def check(
 ) -> Counter[bytes]:
     """Fails with the first step that was answered differently.
 
-    The master of the slots in `lost` may have died meanwhile. A step that touches one of them, or is of a transaction that
-    does, may be answered by an error of OUTAGE instead; then nothing is known any more of what is in the slots that it
-    touches, and what is said of them is only counted. Returns how often each such error was seen.
+    The master of the slots in `lost` may have died meanwhile. A step that touches one of them or none (any node is asked
+    then), or is of a transaction that does, may be answered by an error of OUTAGE instead; then nothing is known any more
+    of what is in the slots that it touches, and what is said of them is only counted. Returns how often each such error
+    was seen.
     """
     seen: Counter[bytes] = Counter()
     if ours == theirs:
@@ -110,7 +111,7 @@ def check(
         orders = [step.order] if step.order[:1] == "(" else list(step.order)
         assert len(mine) == len(other) == count, report(steps, number, b"".join(mine), b"".join(other), name)
         at += count
-        may_fail = not set(lost).isdisjoint(touched)
+        may_fail = bool(lost) and (not touched or not set(lost).isdisjoint(touched))
         if may_fail and not count:
             doubtful.update(touched)  # CLIENT REPLY OFF: it failed or not, but does not say so
         for order, one, two in zip(orders, mine, other, strict=True):

@@ -113,8 +113,12 @@ def test_programs_that_look_at_all_keys(compare: Compare) -> None:
 
 
 def test_programs_while_slots_migrate(compare: Compare, cluster: ValkeyCluster) -> None:
-    """Nothing of it is to be seen, except by WATCH (for which a key that moved has changed) and in encodings."""
-    programs = Programs(400, without=("OBJECT ENCODING", "XINFO STREAM"))
+    """Nothing of it is to be seen, except by WATCH (for which a key that moved has changed) and in encodings.
+
+    Without SPUBLISH: a transaction that has one is executed by a node that has not all of its keys any more (cluster.c,
+    getNodeByQuery counts no missing keys then).
+    """
+    programs = Programs(400, without=("OBJECT ENCODING", "XINFO STREAM", "SPUBLISH"))
     migrations = Migrations(cluster, 400)
     migrations.start()
     try:
