@@ -206,8 +206,9 @@ class Worker:
     def wait_for_layouts(self) -> None:
         """A Redis route is of use once the supervisor has published where the slots are; but never wait for ever."""
         deadline = native.now() + LAYOUT_SECONDS
-        while native.now() < deadline and not all(route.ready() for route in self.routes) and not self.draining_since:
-            self.stopped.wait(0.02)
+        while native.now() < deadline and not all(route.ready() for route in self.routes):
+            if self.draining_since or self.stopped.wait(0.02):
+                return
 
     # -- the store
 

@@ -42,4 +42,12 @@ def test_a_cluster_that_is_not_there_holds_up_nobody_else(tmp_path: Path) -> Non
                         with Raw(machine.port, "app@two"):
                             pass
                 wait_for(lambda: machine.status()["workers"][0]["state"] == "up", "it is ready, without a layout")
+            os.kill(machine.worker(0), signal.SIGKILL)
+            wait_for(lambda: machine.status()["workers"][0]["state"] == "starting", "it waits for its layout")
+            with Raw(machine.port, "app@three"):
+                began = time.monotonic()
+                pid = machine.worker(0)
+                os.kill(pid, signal.SIGQUIT)
+                wait_for(lambda: pid not in machine.session_pids(), "it does not finish waiting first")
+            assert time.monotonic() - began < 2.0
         assert "Traceback" not in machine.text(), machine.text()
