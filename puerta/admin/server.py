@@ -28,9 +28,11 @@ LIMITS: dict[str, Any] = {
 }
 """Per listener. Seconds, bytes and counts; waitress' manual has their meaning."""
 
-
 JUST_NOW = 0.2
 """Seconds within which a client that connected is waited for to ask, when its server stops."""
+
+AT_LEAST = 0.1
+"""Seconds for each of its threads to end, however long the answers took."""
 
 
 class Server:
@@ -57,8 +59,8 @@ class Server:
         while self._is_answering() and time.monotonic() < deadline:
             time.sleep(0.01)
         self.server.trigger.pull_trigger(self._close)
-        self.thread.join(timeout)
-        self.server.task_dispatcher.shutdown(cancel_pending=True, timeout=timeout)
+        self.thread.join(max(AT_LEAST, deadline - time.monotonic()))
+        self.server.task_dispatcher.shutdown(cancel_pending=True, timeout=max(AT_LEAST, deadline - time.monotonic()))
         if not self.thread.is_alive():
             self.server.close()
 
