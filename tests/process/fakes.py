@@ -19,6 +19,9 @@ from puerta.role import EXIT_NEVER_BOOTS, WORKER, Listener, Role
 TURN = 0.05
 
 
+time.sleep(float(os.environ.get("FAKE_IMPORT_SECONDS", "0")))  # as long as a child still imports it takes no signals
+
+
 class Fake:
     def __init__(self, role: Role) -> None:
         self.role = role

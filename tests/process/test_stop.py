@@ -98,7 +98,9 @@ def test_who_comes_while_all_drain_is_refused(make: Make) -> None:
 def test_usr1_waits_for_a_child_that_still_boots(make: Make, tmp_path: Path) -> None:
     """It would log to the file that was moved away until somebody moves the next one."""
     path = tmp_path / "error.log"
-    server = make(("-e", str(path))).start()
+    server = make(("-e", str(path)))
+    server.environ["FAKE_IMPORT_SECONDS"] = "0.5"
+    server.start()
     wait_for(lambda: path.exists() and " ready: " in path.read_text(), "it is ready")
     before = set(server.children())
     os.kill(server.worker(0), signal.SIGKILL)
