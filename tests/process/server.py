@@ -1,11 +1,13 @@
 """A master with fake roles, made to measure."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.harness import Running, ask, ask_json
+from tests.harness import Running, ask, ask_json, wait_for
 
 
 class Fakes(Running):
@@ -34,6 +36,17 @@ class Fakes(Running):
         """`worker 0` → state, for the newest child of each seat."""
         children = sorted(self.board()["children"], key=lambda child: int(child["generation"]))
         return {f"{child['role']} {child['seat']}".replace(" -1", ""): child["state"] for child in children}
+
+    def fail_half_way(self, generation: int, back: int) -> None:
+        """Reload, and lose seat 1's new child when seat 0 was handed over already: all return to generation `back`."""
+        cause = self.tell("slow", 1)
+        self.signal(signal.SIGHUP)
+        self.wait_log(rf"worker 0 \(\d+\) is up, generation {generation}")
+        successor = wait_for(lambda: self.workers()[1][1:], "the successor of seat 1 was started")[0]
+        cause.unlink()
+        os.kill(successor, signal.SIGKILL)
+        self.wait_log(f"reload failed: worker 1 of generation {generation} ended before it was ready")
+        self.wait_log(rf"worker 0 \(\d+\) is up, generation {back}", 2)
 
     def tell(self, verb: str, who: object) -> Path:
         """Make a role misbehave from its next look on; unlink the returned file to end it."""

@@ -88,14 +88,7 @@ def test_generation_that_never_boots_is_given_up(make: Make) -> None:
 def test_generation_that_dies_half_way_is_taken_back(make: Make) -> None:
     """Seat 0 has the new generation already when seat 1 fails: it must return to the old one."""
     with make() as server:
-        cause = server.tell("slow", 1)
-        server.signal(signal.SIGHUP)
-        server.wait_log(r"worker 0 \(\d+\) is up, generation 2")
-        successor = wait_for(lambda: server.workers()[1][1:], "the successor of seat 1 was started")[0]
-        cause.unlink()
-        os.kill(successor, signal.SIGKILL)
-        server.wait_log("reload failed: worker 1 of generation 2 ended before it was ready")
-        server.wait_log(r"worker 0 \(\d+\) is up, generation 1", 2)
+        server.fail_half_way(2, 1)
         wait_for(lambda: len(server.children()) == 3, "the others are gone")
         assert server.generations() == {1}
         assert server.board()["self"]["generation"] == 1

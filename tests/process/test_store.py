@@ -71,14 +71,7 @@ def test_a_reload_that_is_taken_back_leaves_it_alone(make: Make) -> None:
         before = server.child("store")
         server.signal(signal.SIGHUP)
         server.wait_log("reloaded: generation 2")
-        cause = server.tell("slow", 1)
-        server.signal(signal.SIGHUP)
-        server.wait_log(r"worker 0 \(\d+\) is up, generation 3")
-        successor = wait_for(lambda: server.workers()[1][1:], "the successor of seat 1 was started")[0]
-        cause.unlink()
-        os.kill(successor, signal.SIGKILL)
-        server.wait_log("reload failed: worker 1 of generation 3 ended before it was ready")
-        server.wait_log(r"worker 0 \(\d+\) is up, generation 2", 2)
+        server.fail_half_way(3, 2)
         wait_for(lambda: server.generations() == {2}, "all are back")
         assert server.child("store") == before
         assert command(server, "PING").startswith(b"+PONG")
