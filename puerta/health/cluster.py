@@ -226,9 +226,8 @@ class ClusterWatch:
         }
         cells = {node.id: self.cells.given[str(node.address)] for node in nodes}
         data = topology.dump(self.layout, up, cells, self.seeds)
-        if (
-            data == self.published and self.blob.version == self.version
-        ):  # else a supervisor that leaves had the last word
+        overtaken = self.blob.version != self.version  # by a supervisor that leaves
+        if data == self.published and not overtaken:
             return
         self.published = data
         try:

@@ -78,10 +78,9 @@ class Child:
                 os.kill(self.pid, number)
             except ProcessLookupError:
                 pass
-            except (
-                PermissionError
-            ):  # it has another user, and we lost the right to signal it (capabilities(7), CAP_KILL)
-                logger.error("%s can't be sent %s: not permitted", self, signal.Signals(number).name)
+            except PermissionError:
+                name = signal.Signals(number).name
+                logger.error("%s can't be sent %s (give a master with `user` the capability CAP_KILL)", self, name)
 
     def retire(self, number: int, grace: float, now: float) -> None:
         """Ask it, once, to go; what is left after `grace` seconds is killed."""

@@ -2,7 +2,7 @@
 
 **One SO_REUSEPORT socket per seat and address.** The kernel spreads connections over the group by hash. Closing the
 last descriptor of one resets what its queue holds, so the master never closes a seat's socket while its address is
-configured: a respawned worker finds the queue of its predecessor. Never shutdown() one: that acts on the description
+to be served: a respawned worker finds the queue of its predecessor. Never shutdown() one: that acts on the description
 which all processes share.
 
 **Bound early, listening later.** A socket joins its group with listen(), not with bind(). So a few seats more than

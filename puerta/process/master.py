@@ -143,7 +143,7 @@ class Master:
             self._settle_count()
         if self.serving:
             self.roster.retire_unwanted(now)
-            self.roster.replace_drained(now)
+            self.roster.replace_draining(now)
             self.adoptions.settle(self.roster.workers, now)
             self.roster.fill(now)
         else:

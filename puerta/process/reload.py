@@ -51,8 +51,10 @@ class Reload:
         it says so."""
         configs = [self._roster.current.config] + ([self.roll.target.config] if self.roll is not None else [])
         workers = self._house.board.workers
-        drains = {row for row in range(workers.rows) if workers.get(row, "state") == CHILD_STATES.index(DRAINING)}
-        held = {key for child in self._roster.children if child.row not in drains for key in child.holds}
+        said = CHILD_STATES.index(DRAINING)
+        held = {
+            key for child in self._roster.children if workers.get(child.row, "state") != said for key in child.holds
+        }
         self._house.listeners.prune(needs.addresses(*configs), held)
 
     def _begin(self) -> None:

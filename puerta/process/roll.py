@@ -52,7 +52,7 @@ class Roll:
         except Exception as error:  # a fault of ours costs this generation, not the master
             if not isinstance(error, (OSError, PuertaError)):
                 logger.exception("starting %s", seat)
-            self.failure = f"{seat} of generation {self.target.number} can't be started: {error!r}"
+            self.failure = f"{seat} of generation {self.target.number} can't be started: {error}"
 
     def _hand_over(self, seat: Seat, now: float) -> None:
         old, seat.child, seat.successor = seat.child, seat.successor, None

@@ -78,7 +78,7 @@ class Roster:
             child, seat.child = seat.child, None
             self.children.retire(child, signal.SIGTERM, now)
 
-    def replace_drained(self, now: float) -> None:
+    def replace_draining(self, now: float) -> None:
         """A worker that somebody else asked to go leaves its seat at once, not when it has drained."""
         for seat in self.workers:
             if seat.wanted and seat.child is not None and seat.child.state == DRAINING:

@@ -67,8 +67,9 @@ class Store:
         lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.set_inheritable(lock, True)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # ours to the log; a server ends its own children by it, so
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])  # it must not inherit it blocked
+        # The signal by which a server ends its own children: blocked, as a child of ours begins, it would pass on to them.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         try:
             os.execv(self.program, self.arguments())
         except OSError as error:
