@@ -13,7 +13,6 @@ monkey.patch_all(aggressive=False)
 import errno
 import gc
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -48,7 +47,6 @@ TICK_SECONDS = 0.1
 LATE_SECONDS = 0.5
 TRIM_SECONDS = 5.0
 LAYOUT_SECONDS = 5.0
-RESERVED_DESCRIPTORS = 64
 HEALTH_STALE_SECONDS = 30.0
 
 SESSIONS: dict[str, SessionFactory] = {"mongodb": MongodbSession, "tcp": Session, "redis": open_session}
@@ -73,8 +71,7 @@ class Worker:
         self.store = self.make_store()
         self.names = Names()
         self.routes: list[Any] = [self.make_route(route) for route in role.config.routes]
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(role.listeners)
-        self.acceptors = Acceptors(self.loop, role, self.routes, SESSIONS, most)
+        self.acceptors = Acceptors(self.loop, role, self.routes, SESSIONS)
         self.draining_since = 0.0
         self.stopped = gevent.event.Event()
         self.exit_status = 0

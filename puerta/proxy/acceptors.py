@@ -1,11 +1,15 @@
 """A worker's listeners, and on which of them it accepts: those of its own seat, shared ones, those of seats that it adopts."""
 
+import resource
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from puerta.proxy.acceptor import Acceptor
 from puerta.proxy.route import SessionFactory
 from puerta.role import Role
+
+RESERVED_DESCRIPTORS = 64
+"""What a worker has open beside listeners and the sockets on its loop; more clients than the rest allows are closed at once."""
 
 SHARED = -1
 """The seat of a listener that all workers accept on."""
@@ -14,9 +18,8 @@ SHARED = -1
 class Acceptors:
     """All of a worker's acceptors. `open` are the modes whose routes are served; clients of others wait in their queues."""
 
-    def __init__(
-        self, loop: Any, role: Role, routes: Iterable[Any], sessions: Mapping[str, SessionFactory], most: int
-    ) -> None:
+    def __init__(self, loop: Any, role: Role, routes: Iterable[Any], sessions: Mapping[str, SessionFactory]) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(role.listeners)
         by_name = {route.name: route for route in routes}
         self.role, self.open = role, set[str]()
         self.all = [
