@@ -23,7 +23,7 @@ PAUSE_SECONDS = 0.1
 
 
 class Acceptor(Channel):
-    """One listener on the loop. It never closes or shuts down its socket: the master and other workers share it."""
+    """One listener on the loop. It never shuts down its socket, which the master and other workers share."""
 
     def __init__(self, loop: Any, fd: int, route: Any, seat: int, make: SessionFactory, most: int) -> None:
         Channel.__init__(self, loop, fd)

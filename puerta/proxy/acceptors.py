@@ -21,7 +21,7 @@ class Acceptors:
     def __init__(self, loop: Any, role: Role, routes: Iterable[Any], sessions: Mapping[str, SessionFactory]) -> None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS - len(role.listeners)
         by_name = {route.name: route for route in routes}
-        self.role, self.open = role, set[str]()
+        self.loop, self.role, self.open = loop, role, set[str]()
         self.all = [
             Acceptor(
                 loop,
@@ -60,10 +60,15 @@ class Acceptors:
             acceptor.tick(now)
 
     def close(self) -> None:
-        """Accept no more, and let go of the sockets: the master keeps its own, unless nobody is to be served there any more."""
+        """Accept no more, and let go of the sockets: the master keeps its own, unless nobody is to be served there any more.
+
+        Not to be called within a turn of the loop: it is the reactor that closes the descriptors, once and now.
+        """
         self.open.clear()
         for acceptor in self.all:
             acceptor.stop()
+            acceptor.close()
         self.all.clear()
         for listener in self.role.listeners:
-            listener.socket.close()
+            listener.socket.detach()
+        self.loop.bury()
